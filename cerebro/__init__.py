@@ -1,0 +1,93 @@
+"""Cerebro: a data system for deep-learning model selection.
+
+Names are loaded when they are first used, so that `import cerebro` (and `cerebro --help`) costs milliseconds.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from cerebro.errors import (
+    CerebroError,
+    DataError,
+    EngineError,
+    InternalError,
+    ModelError,
+    PlanError,
+    SpecError,
+    StoreError,
+)
+
+if TYPE_CHECKING:
+    from cerebro.session import Experiment, load
+    from cerebro.spec.learner import Learner
+    from cerebro.spec.search import Grid
+    from cerebro.spec.space import choice, loguniform, randint, uniform
+    from cerebro.storage.dataset import open_dataset as open
+    from cerebro.storage.ingest import ingest
+    from cerebro.training import metrics
+
+    __version__: str
+
+__all__ = [
+    "CerebroError",
+    "DataError",
+    "EngineError",
+    "Experiment",
+    "Grid",
+    "InternalError",
+    "Learner",
+    "ModelError",
+    "PlanError",
+    "SpecError",
+    "StoreError",
+    "__version__",
+    "choice",
+    "ingest",
+    "load",
+    "loguniform",
+    "metrics",
+    "open",
+    "randint",
+    "uniform",
+]
+
+_HOMES = {
+    "Experiment": "cerebro.session",
+    "Grid": "cerebro.spec.search",
+    "Learner": "cerebro.spec.learner",
+    "choice": "cerebro.spec.space",
+    "ingest": "cerebro.storage.ingest",
+    "load": "cerebro.session",
+    "loguniform": "cerebro.spec.space",
+    "randint": "cerebro.spec.space",
+    "uniform": "cerebro.spec.space",
+}
+
+
+def __getattr__(name: str) -> Any:
+    match name:
+        case "__version__":
+            value = _version()
+        case "metrics":
+            value = import_module("cerebro.training.metrics")
+        case "open":
+            value = import_module("cerebro.storage.dataset").open_dataset
+        case _ if name in _HOMES:
+            value = getattr(import_module(_HOMES[name]), name)
+        case _:
+            raise AttributeError(f"module 'cerebro' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("cerebro-select")
+    except PackageNotFoundError:  # imported from a checkout that was not installed
+        return "0+source"

@@ -1,0 +1,179 @@
+"""The only words layers exchange at run time: commands go down, events come up.
+
+Messages are frozen values that hold JSON and nothing else, so that they cross a pipe, a socket or a log
+without pickle. `encode` and `decode` are inverse to each other.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from cerebro.errors import InternalError
+
+Kind = Literal["train", "valid", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One model visiting one shard once: the atom of scheduling, logging and recovery."""
+
+    model: str
+    kind: Kind
+    epoch: int
+    """From 1."""
+    position: int
+    """Place of the visit within the epoch, from 0, counted apart for `train` and `valid`."""
+    shard: int
+    """Index of the shard within its split."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Command to an engine: run this unit on this worker."""
+
+    unit: Unit
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pilot:
+    """Command to an engine: build this model and time `batches` batches of it (0: only describe it)."""
+
+    model: str
+    worker: int
+    batches: int
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Command to the recorder: workers died again and again on this unit, its model is given up."""
+
+    unit: Unit
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Command to the scheduler: launch nothing more; what runs may end."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerJoined:
+    """A worker is ready for units."""
+
+    worker: int
+    fingerprint: Mapping[str, Any] = field(default_factory=dict)
+    """What its numerics depend on: CPU features, library versions, threads, device."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLost:
+    """A worker died; the unit that it ran, if any, has not happened."""
+
+    worker: int
+    cause: str
+    unit: Unit | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UnitFinished:
+    """A unit ended well."""
+
+    unit: Unit
+    worker: int
+    started: float
+    """Seconds since the engine opened, on the driver's monotonic (or virtual) clock."""
+    seconds: float
+    rows: int = 0
+    partials: Mapping[str, Any] = field(default_factory=dict)
+    """Mergeable metric state of this visit, by metric."""
+    values: Mapping[str, float] = field(default_factory=dict)
+    """Metrics of the whole epoch so far; final at the last position of a split."""
+    moved_bytes: int = 0
+    peak_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UnitFailed:
+    """A unit's own code failed: this model ends, the others go on."""
+
+    unit: Unit
+    worker: int
+    status: Literal["failed", "diverged"]
+    error: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Piloted:
+    """A model was built, and timed if that was asked."""
+
+    model: str
+    worker: int
+    profile: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PilotFailed:
+    """The user's code failed in the pilot."""
+
+    model: str
+    worker: int
+    error: str
+    traceback: str = ""
+    status: Literal["failed", "diverged"] = "failed"
+
+
+Command = Launch | Pilot | Abandon | Drain
+Event = WorkerJoined | WorkerLost | UnitFinished | UnitFailed | Piloted | PilotFailed
+Message = Command | Event
+
+_KINDS: Mapping[str, type] = {
+    kind.__name__: kind
+    for kind in (
+        Launch,
+        Pilot,
+        Abandon,
+        Drain,
+        WorkerJoined,
+        WorkerLost,
+        UnitFinished,
+        UnitFailed,
+        Piloted,
+        PilotFailed,
+    )
+}
+
+
+def to_json(message: Message) -> dict[str, Any]:
+    """The message as a plain mapping, its kind under `kind`."""
+    return {"message": type(message).__name__, **dataclasses.asdict(message)}
+
+
+def from_json(value: Mapping[str, Any]) -> Message:
+    """The message that `to_json` wrote.
+
+    Raises:
+        InternalError: not a message of this version.
+    """
+    fields = dict(value)
+    kind = _KINDS.get(fields.pop("message", ""))
+    if kind is None:
+        raise InternalError(f"not a message: {sorted(value)}")
+    if isinstance(fields.get("unit"), Mapping):
+        fields["unit"] = Unit(**fields["unit"])
+    return kind(**fields)
+
+
+def encode(message: Message) -> bytes:
+    """The message as one line of JSON."""
+    return json.dumps(to_json(message)).encode()
+
+
+def decode(line: bytes | str) -> Message:
+    """The message in one line of JSON."""
+    return from_json(json.loads(line))

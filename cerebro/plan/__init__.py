@@ -1,0 +1,1 @@
+"""The shared language: frozen plans, first what must be true, then how it is done."""

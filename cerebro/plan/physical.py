@@ -1,0 +1,70 @@
+"""The physical plan: operators, what they cost, and the work they hand to the scheduler."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cerebro.plan.cost import Cost, Profile
+from cerebro.plan.logical import varying_names
+from cerebro.plan.node import Node
+from cerebro.plan.workload import Workload
+from cerebro.quantities import bytes_text, count_text, seconds_text
+
+
+@dataclass(frozen=True)
+class TrainGroup(Node):
+    """Models of one architecture, each trained alone by the reference kernel."""
+
+    configs: Mapping[str, Mapping[str, Any]]
+    profile: Profile
+    told_apart_by: tuple[str, ...] = ()
+    """Names of hyper-parameters that the models of this group share and those of other groups do not."""
+
+    def label(self) -> str:
+        configs = list(self.configs.values())
+        varying = ", ".join(varying_names(configs))
+        shared = ", ".join(f"{name}={configs[0][name]}" for name in self.told_apart_by if name in configs[0])
+        architecture = self.profile.architecture + (f"({shared})" if shared else "")
+        return f"Train  {len(configs)} × {architecture}" + (f" {{{varying}}}" if varying else "")
+
+    def note(self) -> str:
+        """What the pilot found."""
+        profile = self.profile
+        return (
+            f"{profile.parameters:,} parameters   {seconds_text(profile.train_batch_seconds)} a batch of "
+            f"{profile.batch_size}   state {bytes_text(profile.state_bytes)}   {profile.optimizer}"
+        )
+
+
+@dataclass(frozen=True)
+class Hop(Node):
+    """Models hop between workers; each unit is one model on one shard."""
+
+    groups: tuple[TrainGroup, ...]
+    workload: Workload
+    policy: str
+    order: str
+    engine: str
+
+    def label(self) -> str:
+        chain = self.workload.chains[0]
+        valid = f" (+ {len(chain.valid_seconds)} valid)" if chain.valid_seconds else ""
+        return (
+            f"Hop  {count_text(chain.epochs, 'epoch')} · {count_text(len(self.workload.chains), 'model')} × "
+            f"{count_text(len(chain.train_seconds), 'shard')}{valid} on "
+            f"{count_text(self.workload.workers, f'{self.engine} worker')}"
+        )
+
+    def children(self) -> tuple[Node, ...]:
+        return self.groups
+
+
+@dataclass(frozen=True)
+class PhysicalPlan:
+    """A plan that can be run."""
+
+    root: Node
+    hop: Hop
+    cost: Cost
+    lower_bound_seconds: float
+    """No schedule of these units can be shorter."""

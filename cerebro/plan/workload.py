@@ -1,0 +1,51 @@
+"""What the scheduler is given: for each model the units it has to go through, and where they may run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Order = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """The work of one model: `epochs` times every train shard once, then every valid shard once.
+
+    Within an epoch the train visits come first; the valid visits follow, by ascending shard, and train units of
+    the next epoch come after them (a model is on at most one worker, so its units form a chain).
+    """
+
+    model: str
+    epochs: int
+    train_seconds: tuple[float, ...]
+    """Nominal seconds of one visit of each train shard."""
+    valid_seconds: tuple[float, ...]
+    """Nominal seconds of one visit of each valid shard; empty without a valid split."""
+    orders: tuple[Order, ...] | None
+    """For each epoch the train shard at each position; None: any order, as the scheduler picks (`free`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How far a model has come: what a resumed scheduler starts from."""
+
+    epoch: int = 1
+    """The epoch that the next unit belongs to, from 1."""
+    train_shards: Order = ()
+    """The train shards visited in that epoch, in order."""
+    valid_visits: int = 0
+    """The number of valid shards visited in that epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """All chains, and the workers that they share.
+
+    With `pinned`, train shard s and valid shard s can be visited on worker `s % workers` alone, and a shard serves
+    one unit at a time; otherwise any worker may visit any shard at any time.
+    """
+
+    chains: tuple[Chain, ...]
+    workers: int
+    pinned: bool = False
+    done: Mapping[str, Done] = field(default_factory=dict)
+    """Progress by model, for the models that have any."""

@@ -1,0 +1,1 @@
+"""What the user says: frozen values, checked when they are made."""
