@@ -1,0 +1,1 @@
+"""Where things rest: datasets, states, and the catalog of what happened."""

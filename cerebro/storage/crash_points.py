@@ -1,0 +1,50 @@
+"""Named places on the way to durability at which a test can let the process die.
+
+With `CEREBRO_CRASH_AT=NAME` in the environment the process that comes to `crash_point(NAME)` is killed as by
+`kill -9`; with `NAME:3` the third time it comes there. Without the variable a crash point is one look-up.
+"""
+
+import functools
+import os
+import signal
+from collections import Counter
+
+VARIABLE = "CEREBRO_CRASH_AT"
+
+NAMES = (
+    "create-begun",
+    "create-catalog-written",
+    "create-renamed",
+    "create-ended",
+    "checkpoint-begun",
+    "checkpoint-written",
+    "checkpoint-synced",
+    "checkpoint-renamed",
+    "checkpoint-folder-synced",
+    "record-begun",
+    "record-in-transaction",
+    "record-committed",
+    "record-collected",
+)
+"""Every crash point, in the order in which a run first comes to them."""
+
+
+def crash_point(name: str) -> None:
+    """Die here, if the environment says so."""
+    wanted = os.environ.get(VARIABLE)
+    if wanted is None:
+        return
+    assert name in NAMES, name
+    place, _, count = wanted.partition(":")
+    if place != name:
+        return
+    visits = _visits()
+    visits[name] += 1
+    if visits[name] == int(count or 1):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@functools.cache
+def _visits() -> Counter[str]:
+    """How often this process came to each point."""
+    return Counter()
