@@ -1,0 +1,158 @@
+"""Building a learner for one config, ready to train: checked, on its device, bound to a flat state."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from cerebro.errors import ModelError
+from cerebro.ids import digest
+from cerebro.spec.learner import Learner
+from cerebro.streams import Key
+from cerebro.training.metrics import Metric, torchmetric
+from cerebro.training.randomness import set_generators
+from cerebro.training.state import LiveState
+
+Batch = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class LiveLearner:
+    """A learner with its optimizer and schedule, on its device."""
+
+    learner: Learner
+    state: LiveState
+    metrics: Mapping[str, Metric]
+    modes: Mapping[Any, bool]
+    """Whether each sub-module was in training mode as `build` left it; frozen parts may be in evaluation mode."""
+    device: torch.device
+    output: "LastOutput"
+
+    @property
+    def module(self) -> Any:
+        return self.learner.module
+
+    def training_mode(self) -> None:
+        """Every sub-module in the mode that `build` left it in."""
+        for module, training in self.modes.items():
+            module.training = training
+
+    def loss_and_output(self, batch: Batch) -> tuple[torch.Tensor, Any]:
+        """The loss of a batch, and the output that the metrics read."""
+        result = self.learner.loss(self.module, batch)
+        if isinstance(result, tuple):
+            loss, output = result
+        else:
+            loss, output = result, self.output.take()
+        if not isinstance(loss, torch.Tensor) or loss.dim() != 0:
+            shape = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else repr(loss)
+            raise ModelError(f"Learner.loss: gave {shape}; it must give a scalar tensor, the mean over the batch")
+        return loss, output
+
+
+class LastOutput:
+    """A forward hook that keeps what the module returned last, until it is taken."""
+
+    def __init__(self) -> None:
+        self._output: Any = None
+
+    def __call__(self, module: Any, args: Any, output: Any) -> None:
+        self._output = output
+
+    def take(self) -> Any:
+        output, self._output = self._output, None
+        return output
+
+
+def build_learner(
+    build: Callable[[Mapping[str, Any]], Any],
+    config: Mapping[str, Any],
+    init_key: Key,
+    label: str | None,
+    device: torch.device,
+) -> LiveLearner:
+    """The learner that `build` gives for `config`, with its initial weights drawn from `init_key`.
+
+    Raises:
+        ModelError: `build` gives something else, or the parts do not fit together.
+    """
+    set_generators(init_key)
+    learner = build(config)
+    if not isinstance(learner, Learner):
+        raise ModelError(f"build: gave {type(learner).__name__}; it must return a cerebro.Learner")
+    module = learner.module.to(device)
+    output = LastOutput()
+    if learner.metrics:
+        module.register_forward_hook(output)
+    optimizer = _built_optimizer(learner)
+    schedule = learner.schedule(optimizer) if learner.schedule is not None else None
+    metrics = {name: _as_metric(name, metric, label) for name, metric in learner.metrics.items()}
+    modes = {part: part.training for part in module.modules()}
+    return LiveLearner(learner, LiveState(module, optimizer, schedule), metrics, modes, device, output)
+
+
+def describe(live: LiveLearner) -> dict[str, Any]:
+    """What the planner knows of an architecture: its name, its size, and a signature that equal ones share."""
+    module, learner = live.module, live.learner
+    tensors = [[name, str(t.dtype), list(t.shape)] for name, t in live.state.tensors() if name.startswith("module/")]
+    optimizer = type(live.state.optimizer)
+    signature = digest(
+        [repr(module), tensors, optimizer.__qualname__, learner.batch_size, learner.eval_batch_size, learner.clip_norm]
+    )
+    return {
+        "signature": signature,
+        "architecture": type(module).__name__,
+        "parameters": sum(parameter.numel() for parameter in module.parameters()),
+        "optimizer": optimizer.__name__ + (" (fused)" if is_fused(live.state.optimizer) else ""),
+        "batch_size": learner.batch_size,
+        "eval_batch_size": learner.eval_batch_size or learner.batch_size,
+        "drop_last": learner.drop_last,
+        "metrics": ["loss", *learner.metrics],
+    }
+
+
+def is_fused(optimizer: Any) -> bool:
+    """Whether the optimizer runs torch's fused kernel."""
+    return all(group.get("fused") for group in optimizer.param_groups)
+
+
+def _built_optimizer(learner: Learner) -> Any:
+    parameters = [parameter for parameter in learner.module.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise ModelError("Learner.module: no parameter requires a gradient, so there is nothing to train")
+    optimizer = learner.optimizer(parameters)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ModelError(f"Learner.optimizer: gave {type(optimizer).__name__}; it must give a torch.optim.Optimizer")
+    known = {id(parameter) for parameter in learner.module.parameters()}
+    if any(id(parameter) not in known for group in optimizer.param_groups for parameter in group["params"]):
+        raise ModelError("Learner.optimizer: it trains parameters that are not in the module, so they could not hop")
+    _prefer_fused(optimizer)
+    return optimizer
+
+
+def _prefer_fused(optimizer: Any) -> None:
+    """Use the fused kernel where torch has one and the user did not choose: 3-4 times faster for AdamW on CPUs."""
+    if "fused" not in inspect.signature(type(optimizer).__init__).parameters:
+        return
+    for group in optimizer.param_groups:
+        undecided = group.get("fused") is None and not any(
+            group.get(flag) for flag in ("foreach", "differentiable", "capturable")
+        )
+        floating = all(parameter.is_floating_point() for parameter in group["params"])
+        if undecided and floating:
+            group["fused"] = True
+
+
+def _as_metric(name: str, metric: Any, label: str | None) -> Metric:
+    if isinstance(metric, Metric):
+        return metric
+    if not hasattr(metric, "_reductions"):
+        raise ModelError(f"Learner.metrics[{name!r}]: {metric!r} is neither of cerebro.metrics nor of torchmetrics")
+    if label is None:
+        raise ModelError(
+            f"Learner.metrics[{name!r}]: a torchmetrics object reads the dataset's label, and the dataset has none; "
+            "use cerebro.metrics.torchmetric(metric, column), or ingest with label="
+        )
+    return torchmetric(metric, label)

@@ -1,0 +1,151 @@
+"""The reference kernels: one model visits one shard, to train on it or to be measured on it."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from cerebro.errors import ModelError
+from cerebro.training.learners import Batch, LiveLearner
+from cerebro.training.metrics import Meter, Metric
+
+Columns = Mapping[str, "np.ndarray"]
+
+
+class DivergedError(ModelError):
+    """The loss is not a finite number any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """What one visit gave."""
+
+    rows: int
+    partials: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Loss(Metric):
+    """The mean loss over the examples."""
+
+    def measure(self, output: torch.Tensor, batch: Batch) -> Mapping[str, Any]:
+        rows = len(next(iter(batch.values())))
+        return {"loss": output.double() * rows, "rows": rows}
+
+    def value(self, totals: Mapping[str, Any]) -> float:
+        return totals["loss"] / totals["rows"] if totals["rows"] else math.nan
+
+
+LOSS = Loss()
+
+
+def train_visit(live: LiveLearner, columns: Columns, row_order: "np.ndarray | None") -> Visit:
+    """Train on every row of a shard once, batch after batch in `row_order` (None: as they lie).
+
+    Raises:
+        DivergedError: the loss became NaN or infinite.
+        ModelError: the user's loss gave no scalar.
+    """
+    live.training_mode()
+    learner, optimizer, schedule = live.learner, live.state.optimizer, live.state.schedule
+    clipped = [p for group in optimizer.param_groups for p in group["params"]] if learner.clip_norm else []
+    meters = _meters(live)
+    rows = 0
+    for batch in batches(columns, learner.batch_size, row_order, live.device, learner.drop_last):
+        optimizer.zero_grad(set_to_none=True)
+        loss, output = live.loss_and_output(batch)
+        loss.backward()
+        if learner.clip_norm:
+            torch.nn.utils.clip_grad_norm_(clipped, learner.clip_norm)
+        optimizer.step()
+        if schedule is not None:
+            schedule.step()
+        rows += _measure(live, meters, batch, loss.detach(), output)
+    return _visit(meters, rows)
+
+
+def valid_visit(live: LiveLearner, columns: Columns) -> Visit:
+    """Measure the model on every row of a shard, in evaluation mode and in the order in which the rows lie.
+
+    Raises:
+        ModelError: the user's loss gave no scalar.
+    """
+    live.module.eval()
+    meters = _meters(live)
+    rows = 0
+    batch_size = live.learner.eval_batch_size or live.learner.batch_size
+    with torch.no_grad():
+        for batch in batches(columns, batch_size, None, live.device, drop_last=False):
+            loss, output = live.loss_and_output(batch)
+            rows += _measure(live, meters, batch, loss, output)
+    return _visit(meters, rows, finite=False)
+
+
+def batches(
+    columns: Columns, batch_size: int, row_order: "np.ndarray | None", device: torch.device, drop_last: bool
+) -> Iterator[dict[str, torch.Tensor]]:
+    """The batches of a shard: copied slices of the memory map, or one gather each along `row_order`."""
+    tensors = {name: _tensor(column) for name, column in columns.items()}
+    count = len(next(iter(tensors.values()))) if tensors else 0
+    order = None if row_order is None else torch.from_numpy(row_order)
+    end = count - count % batch_size if drop_last else count
+    for start in range(0, end, batch_size):
+        stop = min(start + batch_size, end)
+        if order is None:
+            # A copy: what the user's loss does in place must not reach the memory map.
+            batch = _Batch({name: tensor[start:stop].clone() for name, tensor in tensors.items()})
+        else:
+            rows = order[start:stop]
+            batch = _Batch({name: tensor.index_select(0, rows) for name, tensor in tensors.items()})
+        yield batch if device.type == "cpu" else _Batch({name: t.to(device) for name, t in batch.items()})
+
+
+class _Batch(dict[str, torch.Tensor]):
+    """A batch that says which columns there are, when asked for another."""
+
+    def __missing__(self, name: str) -> torch.Tensor:
+        raise ModelError(f"batch[{name!r}]: the dataset has no such column; it has {', '.join(self)}")
+
+
+def _tensor(column: "np.ndarray") -> torch.Tensor:
+    """A tensor on the same memory, without torch's warning that it must not be written (it is only read here)."""
+    interface = dict(column.__array_interface__)
+    interface["data"] = (interface["data"][0], False)
+    return torch.from_numpy(np.asarray(_Borrowed(interface, column)))
+
+
+@dataclass(frozen=True)
+class _Borrowed:
+    """An array under another description, which keeps the original alive."""
+
+    __array_interface__: dict[str, Any]
+    owner: Any
+
+
+def _meters(live: LiveLearner) -> dict[str, Meter]:
+    return {"loss": Meter(LOSS), **{name: Meter(metric) for name, metric in live.metrics.items()}}
+
+
+def _measure(live: LiveLearner, meters: Mapping[str, Meter], batch: Batch, loss: torch.Tensor, output: Any) -> int:
+    statistics = LOSS.measure(loss, batch)
+    meters["loss"].add(statistics)
+    if live.metrics:
+        if output is None:
+            raise ModelError(
+                "Learner.loss: never called the module, so the metrics have no output: return (loss, output)"
+            )
+        with torch.no_grad():
+            for name, metric in live.metrics.items():
+                meters[name].add(metric.measure(output, batch))
+    return statistics["rows"]
+
+
+def _visit(meters: Mapping[str, Meter], rows: int, finite: bool = True) -> Visit:
+    partials = {name: meter.partial() for name, meter in meters.items()}
+    loss = partials["loss"].get("loss", 0.0)
+    if finite and not math.isfinite(loss):
+        raise DivergedError(f"the training loss became {loss}: lower the learning rate, or clip with clip_norm")
+    return Visit(rows, partials)

@@ -1,0 +1,219 @@
+"""What a worker does: builds learners, opens shards, and runs units as pure functions of their inputs."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from cerebro.errors import DataError, ModelError
+from cerebro.ids import digest
+from cerebro.messages import Unit
+from cerebro.plan.program import Program
+from cerebro.storage.dataset import Dataset, OpenShard, open_dataset
+from cerebro.streams import Key, permutation
+from cerebro.training.learners import LiveLearner, build_learner, describe
+from cerebro.training.metrics import merged_value
+from cerebro.training.modes import Modes
+from cerebro.training.randomness import set_generators
+from cerebro.training.state import read_tensors
+from cerebro.training.train import LOSS, Visit, train_visit, valid_visit
+
+Partials = Mapping[str, Any]
+
+_SHARD_BYTES = 32 << 20
+_LEARNER_BYTES = 256 << 20
+
+
+class ShardError(DataError):
+    """A shard is missing or damaged: the run ends, and no model is to blame."""
+
+
+class Trainer:
+    """Runs the units of one experiment, one after another, on one device.
+
+    A unit is a pure function of the parent state, the shard, the config and the keyed streams: what this object
+    keeps between units (built learners, open shards) saves time and changes nothing.
+    """
+
+    def __init__(self, program: Program, device: str) -> None:
+        self._program, self._device = program, torch.device(device)
+        self._shards, self._modes = _Shards(open_dataset(program.data)), Modes.present()
+        self._learners: OrderedDict[str, LiveLearner] = OrderedDict()
+        self._current: LiveLearner | None = None
+
+    def visit(self, unit: Unit, parent: memoryview | None) -> Visit:
+        """Run a unit from the `parent` state (None: the initial one).
+
+        Raises:
+            ModelError: the user's code failed, or the loss is not finite.
+            ShardError: the shard is missing or damaged.
+        """
+        live = self._learner(unit.model, parent)
+        shard = self._shards.open(unit.kind, unit.shard)
+        visit = self._visit(live, unit, shard)
+        self._learners[unit.model] = live  # not where the visit failed: such a learner only costs memory
+        self._forget_old_learners()
+        return visit
+
+    def _visit(self, live: LiveLearner, unit: Unit, shard: OpenShard) -> Visit:
+        self._modes.restore()  # once more: a learner that was built before does not set its modes again
+        set_generators(self._key(unit.model, "noise", unit.kind, unit.epoch, unit.shard))
+        if unit.kind != "train":
+            return valid_visit(live, shard.columns)
+        rows_key = self._key(unit.model, "rows", unit.epoch, unit.shard)
+        order = permutation(shard.rows, rows_key) if live.learner.shuffle else None
+        visit = train_visit(live, shard.columns, order)
+        self._current = live
+        return visit
+
+    def values(self, model: str, partials: Sequence[Partials]) -> dict[str, float]:
+        """The metrics over the visits that gave `partials`, in order."""
+        metrics = {"loss": LOSS, **self._learners[model].metrics}
+        return {name: merged_value(metric, [p[name] for p in partials]) for name, metric in metrics.items()}
+
+    def write_state(self, room_for: Callable[[int], memoryview]) -> int:
+        """Write the state after the last train visit where `room_for(size)` says; gives its size."""
+        assert self._current is not None, "no train visit yet"
+        return self._current.state.write(room_for)
+
+    def state(self) -> bytes:
+        """The state after the last train visit."""
+        assert self._current is not None, "no train visit yet"
+        return self._current.state.to_bytes()
+
+    def module(self, model: str, state: memoryview) -> Any:
+        """The module of `model` in `state`, ready for use and the caller's own."""
+        live = self._learner(model, state)
+        live.training_mode()
+        return live.module.eval()
+
+    def pilot(self, model: str, batches: int) -> dict[str, Any]:
+        """What the planner wants to know of a model: its description and, with `batches`, its times and purity.
+
+        Raises:
+            ModelError: the user's code failed.
+        """
+        live = self._learner(model, None)
+        profile = describe(live)
+        if batches:
+            return profile | _probe(live, self._shards, self._key(model, "noise", "pilot"), batches)
+        impure = _changed_by_building(live, self._learner(model, None))
+        return profile | ({"impure_tensor": impure} if impure else {})
+
+    def _learner(self, model: str, parent: memoryview | None) -> LiveLearner:
+        """A learner in the `parent` state; built anew where there is none to load."""
+        self._modes.restore()
+        live = self._learners.pop(model, None) if parent is not None else None
+        if live is None:
+            config = self._program.configs[model]
+            label = self._shards.dataset.label
+            live = build_learner(self._program.build, config, self._key(model, "init"), label, self._device)
+        if parent is not None:
+            live.state.load(parent)
+        return live
+
+    def _forget_old_learners(self) -> None:
+        while (
+            len(self._learners) > 1 and sum(live.state.bytes_held for live in self._learners.values()) > _LEARNER_BYTES
+        ):
+            self._learners.popitem(last=False)
+
+    def _key(self, model: str, stream: str, *parts: int | str) -> Key:
+        """The key of a stream: the same for all models unless they are to be independent."""
+        own = (digest(self._program.configs[model]),) if self._program.independent else ()
+        return (self._program.seed, stream, self._program.repeat, *parts, *own)
+
+
+class _Shards:
+    """The open shards of a worker: as many as fit into a fixed number of mapped bytes.
+
+    Each is verified when it is first opened, and again when its file was written to since.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self._open: OrderedDict[tuple[str, int], OpenShard] = OrderedDict()
+        self._verified: dict[tuple[str, int], tuple[int, ...]] = {}
+
+    def open(self, split: str, index: int) -> OpenShard:
+        key = (split, index)
+        shard = self._open.pop(key, None)
+        try:
+            stamp = self.dataset.stamp(split, index)
+            if shard is None or self._verified.get(key) != stamp:
+                shard = self.dataset.shard(split, index, verify=self._verified.get(key) != stamp)
+        except DataError as error:
+            raise ShardError(str(error)) from error
+        self._verified[key], self._open[key] = stamp, shard
+        while len(self._open) > 1 and sum(opened.bytes for opened in self._open.values()) > _SHARD_BYTES:
+            self._open.popitem(last=False)[1].close()
+        return shard
+
+
+def _changed_by_building(one: LiveLearner, other: LiveLearner) -> str | None:
+    """The first tensor that two builds of one config disagree on, or None where they are equal.
+
+    Raises:
+        ModelError: they are not the same module at all, or share what is trained.
+    """
+    earlier = {id(parameter) for parameter in one.module.parameters()}
+    for name, parameter in other.module.named_parameters():
+        if parameter.requires_grad and id(parameter) in earlier:
+            raise ModelError(f"build: gave the parameter {name} of an earlier call again; it must make a new module")
+    first, second = one.state.to_bytes(), other.state.to_bytes()
+    other.state.load(memoryview(first))
+    return _first_difference(first, second)
+
+
+def _probe(live: LiveLearner, shards: _Shards, key: Key, batches: int) -> dict[str, Any]:
+    """Times a few batches, and runs them twice from the same state to see whether the bits agree."""
+    columns = shards.open("train", 0).columns
+    rows = live.learner.batch_size * batches
+    few = {name: column[:rows] for name, column in columns.items()}
+    start = memoryview(live.state.to_bytes())
+    states, seconds = [], 0.0
+    for _ in range(2):
+        live.state.load(start)
+        set_generators(key)
+        before = time.perf_counter()
+        train_visit(live, few, None)
+        seconds = time.perf_counter() - before
+        states.append(live.state.to_bytes())
+    steps = max(1, -(-min(rows, _count(columns)) // live.learner.batch_size))
+    return {
+        "train_batch_seconds": seconds / steps,
+        "valid_batch_seconds": _valid_seconds(live, columns),
+        "state_bytes": len(states[1]),
+        "impure_tensor": _first_difference(*states),
+    }
+
+
+def _valid_seconds(live: LiveLearner, columns: Mapping[str, Any]) -> float:
+    rows = live.learner.eval_batch_size or live.learner.batch_size
+    few = {name: column[:rows] for name, column in columns.items()}
+    valid_visit(live, few)
+    before = time.perf_counter()
+    valid_visit(live, few)
+    return time.perf_counter() - before
+
+
+def _first_difference(one: bytes, other: bytes) -> str | None:
+    """The first tensor in which two states differ, or None where they are equal."""
+    if one == other:
+        return None
+    ours, theirs = read_tensors(memoryview(one)), read_tensors(memoryview(other))
+    for name, tensor in ours.items():
+        if name not in theirs or not _same_bits(tensor, theirs[name]):
+            return name
+    return "the optimizer's or the schedule's settings"
+
+
+def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    ours, theirs = (tensor.reshape(-1).view(torch.uint8) for tensor in (one, other))
+    return torch.equal(ours, theirs)
+
+
+def _count(columns: Mapping[str, Any]) -> int:
+    return len(next(iter(columns.values())))
