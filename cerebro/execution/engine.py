@@ -1,0 +1,81 @@
+"""What an engine is: a back end that runs units. New ones pass `cerebro.testing.engine_conformance`."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from cerebro.messages import Event, Launch, Pilot
+from cerebro.plan.program import Program
+
+Restore = Callable[[str], bytes | None]
+"""Gives the durable state of a model, or None where it has none: it starts from its initialisation."""
+
+
+class StateHandle(ABC):
+    """The bytes of a model's state after one unit, kept as they are until `release`."""
+
+    @abstractmethod
+    def view(self) -> memoryview:
+        """The bytes, read in place."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Give the memory back; `view` must not be used after it."""
+
+
+class Engine(ABC):
+    """Runs units on workers and tells what became of them.
+
+    Duties of an implementation:
+
+    - `open` starts the workers, numbered from 0; each says `WorkerJoined` once through `wait`.
+    - `submit` hands one command to an idle worker and returns at once. The engine keeps the state of each model
+      between its units and brings it to where the next one runs; for a model that it has no state of, it asks
+      `restore`.
+    - `wait` gives the next event. Every submitted unit ends in exactly one of `UnitFinished`, `UnitFailed`, or a
+      `WorkerLost` that carries it. A lost worker is replaced by another of the same number, which says
+      `WorkerJoined` again. A unit that did not finish leaves its model's state as it was before.
+    - `state` gives a handle on the present state of a model whose train unit has just finished.
+    - `kill_worker` ends a worker that hangs, as the system would.
+    - `close` ends all workers and frees their memory, whatever they are doing; it may be called twice, and on an
+      engine that was never opened.
+    """
+
+    @abstractmethod
+    def open(self, program: Program, workers: int, restore: Restore) -> None:
+        """Start the workers.
+
+        Raises:
+            EngineError: they cannot be started, with the reason.
+        """
+
+    @abstractmethod
+    def submit(self, command: Launch | Pilot, prior: tuple[dict[str, object], ...] = ()) -> None:
+        """Hand a command to the idle worker that it names.
+
+        `prior` holds the metric partials of the earlier visits of the same model, epoch and kind, in order; the
+        unit that ends a split needs them to give the values of the whole epoch.
+        """
+
+    @abstractmethod
+    def wait(self, timeout_seconds: float | None = None) -> Event | None:
+        """The next event, or None when nothing happened in time.
+
+        With a timeout of 0 only what has happened already. An engine without processes of its own does its work in
+        here, and gives None at once when there is none.
+        """
+
+    @abstractmethod
+    def state(self, model: str) -> StateHandle:
+        """A handle on the present state of `model`."""
+
+    @abstractmethod
+    def kill_worker(self, number: int, cause: str = "killed") -> None:
+        """Kill a worker that was started, whatever it is doing; returns at once.
+
+        It is reported as `WorkerLost` with this cause and the unit that it ran, unless that had ended by then. An
+        engine whose work is done inside `wait` drops what that worker was given and has not begun.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End all workers."""

@@ -1,0 +1,102 @@
+"""What a schedule will be: the real scheduler on a virtual clock, with nominal durations."""
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cerebro.execution.place import Place
+from cerebro.execution.policy import Policy
+from cerebro.execution.scheduler import Scheduler
+from cerebro.messages import Launch, Unit, UnitFinished, WorkerJoined
+from cerebro.plan.workload import Chain, Done, Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One unit in a schedule; seconds from its beginning."""
+
+    unit: Unit
+    worker: int
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """A schedule, and what no schedule can be shorter than."""
+
+    makespan_seconds: float
+    lower_bound_seconds: float
+    entries: tuple[Entry, ...]
+    """By start, then worker."""
+
+
+def forecast(workload: Workload, policy: Policy, seconds: Callable[[Unit], float] | None = None) -> Forecast:
+    """The schedule of `workload` under `policy` when nothing fails; units take their nominal time, or `seconds`."""
+    seconds = seconds or nominal_seconds(workload)
+    scheduler = Scheduler(workload, policy)
+    entries: list[Entry] = []
+    ends: list[tuple[float, int, Unit]] = []
+    commands = scheduler.handle(*(WorkerJoined(worker) for worker in range(workload.workers)))
+    now = 0.0
+    while True:
+        for command in commands:
+            assert isinstance(command, Launch), "no worker dies in a forecast"
+            end = now + seconds(command.unit)
+            entries.append(Entry(command.unit, command.worker, now, end))
+            heapq.heappush(ends, (end, command.worker, command.unit))
+        if not ends:
+            return Forecast(now, lower_bound(workload), tuple(entries))
+        now, events = ends[0][0], list[UnitFinished]()
+        while ends and ends[0][0] == now:
+            _, worker, unit = heapq.heappop(ends)
+            events.append(UnitFinished(unit, worker, now, 0.0))
+        commands = scheduler.handle(*events)
+
+
+def nominal_seconds(workload: Workload) -> Callable[[Unit], float]:
+    """What a unit is expected to take."""
+    nominal = {chain.model: {"train": chain.train_seconds, "valid": chain.valid_seconds} for chain in workload.chains}
+    return lambda unit: nominal[unit.model][unit.kind][unit.shard]
+
+
+def lower_bound(workload: Workload) -> float:
+    """Seconds that no schedule can be shorter than: the largest load of a worker, and the longest chain of a model.
+
+    Work on shards that are not pinned can be shared out evenly.
+    """
+    longest, loads = 0, [0] * workload.workers
+    for chain in workload.chains:
+        left = list(_place(chain, workload).work_left())
+        longest = max(longest, sum(cost for _, cost in left))
+        for shard, cost in left:
+            loads[shard % workload.workers] += cost
+    load = max(loads) if workload.pinned else sum(loads) / workload.workers
+    return max(load, longest) / 1e9
+
+
+def count_units(workload: Workload) -> int:
+    """How many units are to be made."""
+    return sum(_place(chain, workload).count_left() for chain in workload.chains)
+
+
+def _place(chain: Chain, workload: Workload) -> Place:
+    return Place(chain, workload.done.get(chain.model, Done()))
+
+
+def schedule_text(schedule: Forecast) -> str:
+    """A schedule as text: a line for each moment at which units start, and its length.
+
+    `t=4    w0 m003 s0    w1 m001 v1`: at 4 seconds m003 starts on train shard 0, and m001 on valid shard 1.
+    """
+    moments: dict[str, list[Entry]] = {}
+    for entry in sorted(schedule.entries, key=lambda entry: (entry.start, entry.worker)):
+        moments.setdefault(f"t={entry.start:g}", []).append(entry)
+    width = max(map(len, moments), default=0)
+    lines = [f"{moment:<{width}}    {'    '.join(map(_start, entries))}" for moment, entries in moments.items()]
+    return "\n".join([*lines, f"makespan {schedule.makespan_seconds:g}  lower bound {schedule.lower_bound_seconds:g}"])
+
+
+def _start(entry: Entry) -> str:
+    letter = "s" if entry.unit.kind == "train" else "v"
+    return f"w{entry.worker} {entry.unit.model} {letter}{entry.unit.shard}"

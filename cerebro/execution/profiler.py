@@ -1,0 +1,166 @@
+"""The pilot: builds every config once, and times a few batches of each distinct architecture."""
+
+from collections import Counter, deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cerebro.errors import InternalError
+from cerebro.execution.deadlines import Deadlines
+from cerebro.execution.engine import Engine
+from cerebro.execution.scheduler import DEATHS_MAX
+from cerebro.messages import Event, Pilot, Piloted, PilotFailed, WorkerJoined, WorkerLost
+from cerebro.plan.cost import Profile
+
+BATCHES = 3
+"""Batches that a pilot times; they are run twice, which also shows whether the user's code is deterministic."""
+
+_TICK_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PilotReport:
+    """What the pilot found out about each model."""
+
+    profiles: Mapping[str, Profile]
+    failures: Mapping[str, PilotFailed]
+
+
+@dataclass
+class Profiler:
+    """Runs pilots on an engine that is already open.
+
+    `workers` are the idle ones; those that join meanwhile are added to it.
+    """
+
+    engine: Engine
+    workers: dict[int, WorkerJoined] = field(default_factory=dict)
+    deadlines: Deadlines = field(default_factory=Deadlines)
+
+    def wait_for_workers(self, count: int) -> None:
+        """Wait until `count` workers have joined; one that takes for ever is killed, and started again."""
+        for worker in range(count):
+            self.deadlines.starting(worker)
+        while len(self.workers) < count:
+            match event := self._next():
+                case WorkerJoined(worker):
+                    self.workers[worker] = event
+                case WorkerLost(worker):
+                    self.workers.pop(worker, None)
+                case _:
+                    raise InternalError(f"while workers were to join, the engine said: {event}")
+
+    def run(self, models: Sequence[str]) -> PilotReport:
+        """Profiles of all `models`; one model of each signature is timed for all that share it.
+
+        Where that one fails it fails alone, and the next of the same signature is timed.
+        """
+        described, failures = self._pilot_all(models, batches=0)
+        costs: dict[str, dict[str, Any]] = {}
+        while chosen := _one_of_each(described, without=costs.keys()):
+            timed, failed = self._pilot_all(chosen, BATCHES)
+            costs |= {described[model]["signature"]: profile for model, profile in timed.items()}
+            described = {model: profile for model, profile in described.items() if model not in failed}
+            failures |= failed
+        profiles = {
+            model: as_profile({**costs[profile["signature"]], **profile}) for model, profile in described.items()
+        }
+        return PilotReport(profiles, failures)
+
+    def _pilot_all(
+        self, models: Sequence[str], batches: int
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, PilotFailed]]:
+        pilots = _Pilots(deque(models))
+        while not pilots.ended:
+            for worker in sorted(self.workers.keys() - pilots.running.keys()):
+                if pilots.waiting:
+                    self._submit(Pilot(pilots.begin(worker), worker, batches))
+            self._hear(pilots)
+        in_order = {model: pilots.profiles[model] for model in models if model in pilots.profiles}
+        return in_order, pilots.failures
+
+    def _next(self) -> Event:
+        """The next event; workers that are past their deadline are killed meanwhile."""
+        while (event := self.engine.wait(_TICK_SECONDS)) is None:
+            for late in self.deadlines.late():
+                self.engine.kill_worker(late.worker, late.cause)
+        self.deadlines.heard(event)
+        return event
+
+    def _submit(self, pilot: Pilot) -> None:
+        self.engine.submit(pilot)
+        self.deadlines.submitted(pilot)
+
+    def _hear(self, pilots: "_Pilots") -> None:
+        """Take in all that has happened by now: a worker that seems idle may be known to be dead."""
+        event: Event | None = self._next()
+        while event is not None:
+            match event:
+                case Piloted() | PilotFailed():
+                    pilots.answer(event)
+                case WorkerLost(worker, cause):
+                    self.workers.pop(worker, None)
+                    pilots.lose(worker, cause)
+                case WorkerJoined(worker):
+                    self.workers[worker] = event
+                case _:
+                    raise InternalError(f"not an answer to a pilot: {event}")
+            if (event := self.engine.wait(0)) is not None:
+                self.deadlines.heard(event)
+
+
+@dataclass
+class _Pilots:
+    """The pilots of one round: those to come, those that run, and what the others found."""
+
+    waiting: deque[str]
+    running: dict[int, str] = field(default_factory=dict)
+    """The model on each busy worker."""
+    profiles: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failures: dict[str, PilotFailed] = field(default_factory=dict)
+    deaths: Counter[str] = field(default_factory=Counter)
+    """How many workers have died on each model."""
+
+    @property
+    def ended(self) -> bool:
+        return not self.waiting and not self.running
+
+    def begin(self, worker: int) -> str:
+        """The model to pilot on `worker`."""
+        self.running[worker] = self.waiting.popleft()
+        return self.running[worker]
+
+    def answer(self, event: Piloted | PilotFailed) -> None:
+        """A pilot has ended, well or not."""
+        model = self.running.pop(event.worker)
+        if isinstance(event, Piloted):
+            self.profiles[model] = dict(event.profile)
+        else:
+            self.failures[model] = event
+
+    def lose(self, worker: int, cause: str) -> None:
+        """A worker died; the model that it piloted is tried again, unless it has killed too many."""
+        model = self.running.pop(worker, None)
+        if model is None:
+            return
+        self.deaths[model] += 1
+        if self.deaths[model] < DEATHS_MAX:
+            self.waiting.appendleft(model)
+        else:
+            reason = f"{DEATHS_MAX} workers died on its pilot, the last one: {cause}"
+            self.failures[model] = PilotFailed(model, worker, reason)
+
+
+def _one_of_each(described: Mapping[str, Mapping[str, Any]], without: Collection[str]) -> list[str]:
+    """The first model of each signature, but of those `without`."""
+    first: dict[str, str] = {}
+    for model, profile in described.items():
+        if profile["signature"] not in without:
+            first.setdefault(profile["signature"], model)
+    return list(first.values())
+
+
+def as_profile(values: Mapping[str, Any]) -> Profile:
+    """The profile that a worker sent, or that was remembered, as JSON."""
+    fields: dict[str, Any] = {**values, "metrics": tuple(values["metrics"])}
+    return Profile(**fields)

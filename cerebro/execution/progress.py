@@ -1,0 +1,92 @@
+"""How far all models have come, and which units may come next: what policies choose from.
+
+Models are called by their index in the workload, and sets of workers or shards are bits of an int, so that "which
+of 64 idle workers has a shard that this model still needs" is one `&`.
+"""
+
+from cerebro.execution.place import Place
+from cerebro.messages import Unit
+from cerebro.plan.workload import Done, Workload
+
+
+class Progress:
+    """The visits made and those to come, kept up to date by the scheduler; policies read it.
+
+    Raises:
+        InternalError: the workload's `done` does not fit its chains.
+    """
+
+    def __init__(self, workload: Workload) -> None:
+        workers = workload.workers
+        self.workload = workload
+        self.index = {chain.model: index for index, chain in enumerate(workload.chains)}
+        self.places = [Place(chain, workload.done.get(chain.model, Done())) for chain in workload.chains]
+        self.idle = 0
+        """The workers that wait for a unit."""
+        self.remaining = [sum(cost for _, cost in place.work_left()) for place in self.places]
+        """For each model the nanoseconds of its units that have not started."""
+        self.last_worker: list[int | None] = [None] * len(self.places)
+        """For each model the worker of its last unit."""
+        self.worker_load = [0] * workers
+        """For each worker the nanoseconds of units that can run there alone and have not started; 0 unless pinned."""
+        self._all_workers = (1 << workers) - 1
+        self._pinned_shards = [self._shards_of(worker) for worker in range(workers)]
+        for model in range(len(self.places)):
+            self._add_loads(model, +1)
+        self.needs = [self._workers_for(place) for place in self.places]
+        """For each model the workers that may run its next unit: none while one runs, and when all have ended."""
+
+    def shards(self, model: int, worker: int) -> int:
+        """The shards that the next unit of `model` may visit on `worker`."""
+        shards = self.places[model].next_shards
+        return shards & self._pinned_shards[worker] if self.workload.pinned else shards
+
+    def start(self, model: int, worker: int, unit: Unit) -> None:
+        """A unit has started."""
+        self.idle &= ~(1 << worker)
+        self.needs[model] = 0
+        self._count(model, unit, -1)
+
+    def finish(self, model: int, worker: int, unit: Unit) -> None:
+        """A unit has ended well."""
+        place = self.places[model]
+        place.visit(unit)
+        self.last_worker[model] = worker
+        self.needs[model] = self._workers_for(place)
+
+    def put_back(self, model: int, unit: Unit) -> None:
+        """A unit that had started has not happened."""
+        self._count(model, unit, +1)
+        self.needs[model] = self._workers_for(self.places[model])
+
+    def give_up(self, model: int, unit: Unit) -> None:
+        """A unit that had started has failed, and nothing of its model is to be run any more."""
+        self._count(model, unit, +1)
+        self._add_loads(model, -1)
+        self.remaining[model] = 0
+
+    def _count(self, model: int, unit: Unit, sign: int) -> None:
+        cost = sign * self.places[model].nanoseconds(unit)
+        self.remaining[model] += cost
+        if self.workload.pinned:
+            self.worker_load[unit.shard % self.workload.workers] += cost
+
+    def _add_loads(self, model: int, sign: int) -> None:
+        if self.workload.pinned:
+            for shard, cost in self.places[model].work_left():
+                self.worker_load[shard % self.workload.workers] += sign * cost
+
+    def _workers_for(self, place: Place) -> int:
+        if not self.workload.pinned:
+            return self._all_workers if place.next_shards else 0
+        workers, shards = 0, place.next_shards
+        while shards:  # shard s is on worker s % workers: fold the shards onto the workers
+            workers |= shards & self._all_workers
+            shards >>= self.workload.workers
+        return workers
+
+    def _shards_of(self, worker: int) -> int:
+        """All shards that are on `worker` when they are pinned."""
+        chains = self.workload.chains
+        count = max((max(len(c.train_seconds), len(c.valid_seconds)) for c in chains), default=0)
+        return sum(1 << shard for shard in range(worker, count, self.workload.workers))

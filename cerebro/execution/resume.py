@@ -1,0 +1,71 @@
+"""Where a model goes on after its driver ended: a fold over the units that the catalog remembers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cerebro.messages import Unit
+from cerebro.plan.workload import Done
+from cerebro.storage.catalog import UnitRow
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """What makes a unit the last of its kind in an epoch, and an epoch the last of a model."""
+
+    epochs: int
+    train_visits: int
+    valid_visits: int
+
+    def ends_split(self, unit: Unit) -> bool:
+        visits = self.train_visits if unit.kind == "train" else self.valid_visits
+        return unit.position == visits - 1
+
+    def ends_epoch(self, unit: Unit) -> bool:
+        return self.ends_split(unit) and (unit.kind == "valid" or not self.valid_visits)
+
+    def ends_model(self, unit: Unit) -> bool:
+        return unit.epoch == self.epochs and self.ends_epoch(unit)
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """What is left of a model's past."""
+
+    done: Done
+    kept: tuple[UnitRow, ...]
+    forgotten: tuple[UnitRow, ...]
+    """Units whose results were not durable: they are run again."""
+    state_digest: str | None
+
+
+def resumption(rows: Sequence[UnitRow], checkpoint: Mapping[str, Any] | None, finish: Finish) -> Resumption:
+    """Where a model goes on, from its finished units in order and its last durable state."""
+    last = _index_of_checkpoint(rows, checkpoint)
+    kept = list(rows[: last + 1])
+    # Validation does not change a state: what was measured on the durable one still holds.
+    for row in rows[last + 1 :]:
+        if row.unit.kind != "valid" or checkpoint is None or row.state_digest != checkpoint["state_digest"]:
+            break
+        kept.append(row)
+    digest = checkpoint["state_digest"] if checkpoint is not None else None
+    return Resumption(_done(kept, finish), tuple(kept), tuple(rows[len(kept) :]), digest)
+
+
+def _index_of_checkpoint(rows: Sequence[UnitRow], checkpoint: Mapping[str, Any] | None) -> int:
+    """The index of the train unit whose state is durable; -1 if there is none."""
+    if checkpoint is None:
+        return -1
+    place = ("train", checkpoint["epoch"], checkpoint["position"])
+    return next(i for i, row in enumerate(rows) if (row.unit.kind, row.unit.epoch, row.unit.position) == place)
+
+
+def _done(rows: Sequence[UnitRow], finish: Finish) -> Done:
+    if not rows:
+        return Done()
+    last = rows[-1].unit
+    if finish.ends_epoch(last):
+        return Done(epoch=last.epoch + 1)
+    visits = [row.unit for row in rows if row.unit.epoch == last.epoch]
+    shards = tuple(unit.shard for unit in visits if unit.kind == "train")
+    return Done(last.epoch, shards, sum(unit.kind == "valid" for unit in visits))

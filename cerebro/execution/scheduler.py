@@ -1,0 +1,140 @@
+"""The scheduler: events in, commands out; no clock, no thread, no input or output."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from cerebro.errors import InternalError
+from cerebro.execution.invariants import Ledger
+from cerebro.execution.place import bits
+from cerebro.execution.policy import Policy
+from cerebro.execution.progress import Progress
+from cerebro.messages import Abandon, Drain, Event, Launch, Unit, UnitFailed, UnitFinished, WorkerJoined, WorkerLost
+from cerebro.plan.workload import Done, Workload
+
+DEATHS_MAX = 3
+"""So many workers may die on one unit before its model is given up."""
+
+
+class Scheduler:
+    """Brings every chain of a workload to its end, on whatever workers are there.
+
+    It is a fold over events: the same events give the same commands. A worker that dies loses nothing but time; a
+    model whose code fails, or that kills worker after worker, ends alone.
+
+    Raises:
+        InternalError: the workload's `done` does not fit its chains.
+    """
+
+    def __init__(self, workload: Workload, policy: Policy) -> None:
+        self.workload = workload
+        self._progress, self._policy, self._ledger = Progress(workload), policy, Ledger(workload)
+        self._deaths: dict[Unit, int] = {}
+        self._workers = 0
+        """The workers that are there, idle or not, as bits."""
+        self._unended = sum(not place.ended for place in self._progress.places)
+        self._draining = False
+        policy.begin(self._progress)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing runs, and nothing can be launched any more whatever happens."""
+        return not self._ledger.running and (self._draining or self._unended == 0)
+
+    @property
+    def running(self) -> Mapping[int, Unit]:
+        """The unit on each busy worker."""
+        return MappingProxyType(self._ledger.running)
+
+    @property
+    def idle_workers(self) -> tuple[int, ...]:
+        """The workers that are there and run nothing, ascending."""
+        return tuple(bits(self._progress.idle))
+
+    def done(self, model: str) -> Done:
+        """How far a model has come: its units that ended well."""
+        return self._progress.places[self._progress.index[model]].done()
+
+    def handle(self, *events: Event | Drain) -> list[Launch | Abandon]:
+        """Take in what happened, and give what is to be done.
+
+        Events that happened at once are best given together: what is decided then knows all of them.
+
+        Raises:
+            InternalError: an event that cannot have happened, or a decision that breaks an invariant.
+        """
+        commands: list[Launch | Abandon] = []
+        for event in events:
+            match event:
+                case UnitFinished(unit, worker):
+                    self._finish(unit, worker)
+                case UnitFailed(unit, worker):
+                    self._free(unit, worker, happened=False)
+                    self._give_up(unit)
+                case WorkerLost(worker, cause, unit):
+                    commands += self._lose(worker, cause, unit)
+                case WorkerJoined(worker):
+                    self._join(worker)
+                case Drain():
+                    self._draining = True
+                case _:
+                    raise InternalError(f"not for the scheduler: {event}")
+        return commands + self._launches()
+
+    def _launches(self) -> list[Launch | Abandon]:
+        launches: list[Launch | Abandon] = []
+        progress = self._progress
+        while progress.idle and not self._draining and (choice := self._policy.choose()) is not None:
+            unit = progress.places[choice.model].unit(choice.shard)
+            self._check_present(choice.worker, unit)
+            self._ledger.launch(unit, choice.worker)
+            progress.start(choice.model, choice.worker, unit)
+            launches.append(Launch(unit, choice.worker))
+        return launches
+
+    def _check_present(self, worker: int, unit: Unit) -> None:
+        if not self._workers >> worker & 1:
+            raise InternalError(f"{unit.model} is to run on worker {worker}, which is not there")
+
+    def _finish(self, unit: Unit, worker: int) -> None:
+        self._free(unit, worker, happened=True)
+        model = self._progress.index[unit.model]
+        self._progress.finish(model, worker, unit)
+        if self._deaths:
+            self._deaths.pop(unit, None)
+        if self._progress.needs[model]:
+            self._policy.ready(model)
+        else:
+            self._unended -= 1
+
+    def _lose(self, worker: int, cause: str, unit: Unit | None) -> list[Launch | Abandon]:
+        """A worker is gone; its unit goes back, unless it has killed too many."""
+        if unit != self._ledger.running.get(worker):
+            raise InternalError(f"worker {worker} was lost with {unit}, it had {self._ledger.running.get(worker)}")
+        if unit is not None:
+            self._free(unit, worker, happened=False)
+        self._workers &= ~(1 << worker)
+        self._progress.idle &= self._workers
+        if unit is None:
+            return []
+        self._deaths[unit] = self._deaths.get(unit, 0) + 1
+        if self._deaths[unit] >= DEATHS_MAX:
+            self._give_up(unit)
+            return [Abandon(unit, f"{DEATHS_MAX} workers died on it, the last one: {cause}")]
+        model = self._progress.index[unit.model]
+        self._progress.put_back(model, unit)
+        self._policy.ready(model)
+        return []
+
+    def _join(self, worker: int) -> None:
+        if not 0 <= worker < self.workload.workers or self._workers >> worker & 1:
+            raise InternalError(f"worker {worker} of {self.workload.workers} joined, and was there or is one too many")
+        self._workers |= 1 << worker
+        self._progress.idle |= 1 << worker
+
+    def _free(self, unit: Unit, worker: int, *, happened: bool) -> None:
+        self._ledger.end(unit, worker, happened=happened)
+        self._progress.idle |= 1 << worker
+
+    def _give_up(self, unit: Unit) -> None:
+        self._progress.give_up(self._progress.index[unit.model], unit)
+        self._unended -= 1

@@ -1,0 +1,1 @@
+"""How: one physical operator per file; an operator cuts work into units."""
