@@ -1,0 +1,109 @@
+"""Everything in the caller's own process, one unit at a time: for debugging, replay and the proof of equivalence."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from cerebro.engines.border import run_pilot, run_unit
+from cerebro.execution.engine import Engine, Restore, StateHandle
+from cerebro.messages import Event, Launch, Pilot, UnitFailed, WorkerJoined, WorkerLost
+from cerebro.plan.program import Program
+from cerebro.training.devices import one_thread, set_threads
+from cerebro.training.fingerprint import fingerprint
+from cerebro.training.randomness import preserved_generators
+from cerebro.training.trainer import Trainer
+
+
+class BytesHandle(StateHandle):
+    """A state that nobody else writes to."""
+
+    def __init__(self, state: bytes) -> None:
+        self._state = state
+
+    def view(self) -> memoryview:
+        return memoryview(self._state)
+
+    def release(self) -> None:
+        self._state = b""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """What is done when `wait` is called next; with the unit's launch, if it is one."""
+
+    worker: int
+    work: Callable[[], Event]
+    launch: Launch | None = None
+
+
+class InlineEngine(Engine):
+    """Runs units in this process when `wait` is called; `workers` says only how many units may be submitted at once.
+
+    Training uses one thread, as in the workers of the local engine; the caller's number of threads and its random
+    generators are put back.
+    """
+
+    def __init__(self) -> None:
+        self._states: dict[str, bytes] = {}
+        self._pending: deque[_Pending] = deque()
+        self._threads: int | None = None
+        self._opened = time.monotonic()
+
+    def open(self, program: Program, workers: int, restore: Restore) -> None:
+        self._threads = one_thread()
+        self._opened, self._restore = time.monotonic(), restore
+        device = "cuda:0" if program.device == "cuda" else program.device
+        self._trainer = Trainer(program, device)
+        self._joined = joined = fingerprint(device)
+        for number in range(workers):
+            self._pending.append(_Pending(number, lambda number=number: WorkerJoined(number, joined)))
+
+    def submit(self, command: Launch | Pilot, prior: tuple[dict[str, object], ...] = ()) -> None:
+        match command:
+            case Pilot(model, worker, batches):
+                work = partial(run_pilot, self._trainer, model, worker, batches, catch=Exception)
+                self._pending.append(_Pending(worker, work))
+            case Launch():
+                self._pending.append(_Pending(command.worker, partial(self._run, command, prior), command))
+
+    def wait(self, timeout_seconds: float | None = None) -> Event | None:
+        if not self._pending or timeout_seconds == 0:
+            return None  # nothing happens here by itself
+        with preserved_generators():
+            return self._pending.popleft().work()
+
+    def state(self, model: str) -> StateHandle:
+        return BytesHandle(self._states[model])
+
+    def kill_worker(self, number: int, cause: str = "killed") -> None:
+        dropped = [pending for pending in self._pending if pending.worker == number]
+        self._pending = deque(pending for pending in self._pending if pending.worker != number)
+        unit = next((pending.launch.unit for pending in dropped if pending.launch is not None), None)
+        for event in (WorkerLost(number, cause, unit), WorkerJoined(number, self._joined)):
+            self._pending.append(_Pending(number, lambda event=event: event))
+
+    def close(self) -> None:
+        self._pending.clear()
+        self._states.clear()
+        if self._threads is not None:
+            set_threads(self._threads)
+            self._threads = None
+
+    def _run(self, launch: Launch, prior: tuple[dict[str, object], ...]) -> Event:
+        unit, started = launch.unit, time.monotonic() - self._opened
+        state = self._states.get(unit.model) or self._restore(unit.model)
+        after: list[bytes] = []
+
+        def keep(trainer: Trainer) -> int:
+            after.append(trainer.state())
+            return len(after[0])
+
+        parent = None if state is None else memoryview(state)
+        event = run_unit(self._trainer, unit, launch.worker, parent, prior, keep, catch=Exception)
+        if isinstance(event, UnitFailed):
+            return event
+        if after:
+            self._states[unit.model] = after[0]
+        return replace(event, started=started)

@@ -1,0 +1,215 @@
+"""Worker processes on this machine: forked from a warm parent, fed through pipes, hopping through shared memory."""
+
+import dataclasses
+import json
+import os
+import resource
+import selectors
+import signal
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import cloudpickle
+
+from cerebro.engines.channel import Channel, ChannelClosed
+from cerebro.engines.deaths import OomKills, cause_of_death
+from cerebro.engines.forkserver import ForkServer, shared_fork_server
+from cerebro.engines.states import States
+from cerebro.errors import DataError, EngineError
+from cerebro.execution.engine import Engine, Restore, StateHandle
+from cerebro.messages import Event, Launch, Pilot, UnitFinished, WorkerJoined, WorkerLost, from_json
+from cerebro.plan.program import Program
+from cerebro.training.transport import Slot, new_slot
+
+_STARTS_MAX = 3
+"""A worker that dies this often in a row before it joined cannot be started."""
+_PROBE_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class _Worker:
+    """The driver's view of one worker process."""
+
+    number: int
+    pid: int
+    channel: Channel
+    starts: int
+    known_slots: set[int] = field(default_factory=set)
+    command: Launch | Pilot | None = None
+    target: Slot | None = None
+    submitted: float = 0.0
+    killed_for: str | None = None
+    """Why the driver itself killed it, if it did."""
+
+
+class LocalEngine(Engine):
+    """Runs units in processes of this machine, one training thread each."""
+
+    def __init__(self) -> None:
+        self._workers: dict[int, _Worker] = {}
+        self._states = States()
+        self._events: deque[Event] = deque()
+        self._selector = selectors.DefaultSelector()
+        self._opened = time.monotonic()
+
+    def open(self, program: Program, workers: int, restore: Restore) -> None:
+        _raise_descriptor_limit()
+        self._opened, self._restore = time.monotonic(), restore
+        _check_shared_memory()
+        self._oom_kills = OomKills()
+        self._server: ForkServer = shared_fork_server()
+        self._program, self._code = program, cloudpickle.dumps(program.build)
+        for number in range(workers):
+            self._start(number, starts=1)
+
+    def submit(self, command: Launch | Pilot, prior: tuple[dict[str, object], ...] = ()) -> None:
+        worker = self._workers[command.worker]
+        assert worker.command is None, f"worker {worker.number} is busy"
+        worker.command, worker.submitted = command, time.monotonic()
+        if isinstance(command, Pilot):
+            pilot = {"model": command.model, "batches": command.batches}
+            self._send(worker, {"pilot": pilot}, [])
+        else:
+            self._launch(worker, command, prior)
+
+    def wait(self, timeout_seconds: float | None = None) -> Event | None:
+        if not self._events:
+            for key, _ in self._selector.select(timeout_seconds):
+                self._hear(key.data)
+        return self._events.popleft() if self._events else None
+
+    def state(self, model: str) -> StateHandle:
+        return self._states.handle(model)
+
+    def close(self) -> None:
+        for worker in self._workers.values():
+            worker.channel.close()
+            if worker.command is not None:
+                _kill(worker.pid)
+        for worker in self._workers.values():
+            if self._server.exit_status(worker.pid, timeout_seconds=1.0) is None:
+                _kill(worker.pid)
+        self._workers = {}
+        self._selector.close()
+        self._states.close()
+
+    def kill_worker(self, number: int, cause: str | None = None) -> None:
+        self._workers[number].killed_for = cause
+        _kill(self._workers[number].pid)
+
+    def _start(self, number: int, starts: int) -> None:
+        if not self._server.alive:  # the system may take it when memory runs out
+            self._server = shared_fork_server()
+        pid, channel = self._server.start_worker()
+        worker = _Worker(number, pid, channel, starts)
+        self._workers[number] = worker
+        self._selector.register(channel, selectors.EVENT_READ, worker)
+        program = self._program
+        shared = {
+            "configs": program.configs, "seed": program.seed, "repeat": program.repeat,
+            "independent": program.independent, "device": program.device,
+        }  # fmt: skip
+        device = f"cuda:{number}" if program.device == "cuda" else program.device
+        setup = {
+            "worker": number, "device": device, "data": str(program.data.resolve()), "program": shared,
+            "sys_path": sys.path, "folder": os.getcwd(),
+        }  # fmt: skip
+        try:
+            channel.send(json.dumps(setup).encode())
+            channel.send(self._code)
+        except ChannelClosed:
+            return  # its death is heard of by `wait`
+
+    def _launch(self, worker: _Worker, launch: Launch, prior: tuple[dict[str, object], ...]) -> None:
+        model = launch.unit.model
+        source = self._states.present(model)
+        if source is None:
+            state = self._restore(model)
+            source = self._states.put(model, state) if state is not None else None
+        worker.target = self._states.take_slot() if launch.unit.kind == "train" else None
+        request = {
+            "unit": dataclasses.asdict(launch.unit),
+            "source": source[0].number if source else None,
+            "source_bytes": source[1] if source else 0,
+            "target": worker.target.number if worker.target else None,
+            "prior": prior,
+        }
+        slots = [slot for slot in (source[0] if source else None, worker.target) if slot is not None]
+        self._send(worker, request, slots)
+
+    def _send(self, worker: _Worker, request: dict[str, Any], slots: list[Slot]) -> None:
+        new = [slot for slot in slots if slot.number not in worker.known_slots]
+        frame = json.dumps({**request, "new_slots": [slot.number for slot in new]}).encode()
+        try:
+            worker.channel.send(frame, [slot.descriptor for slot in new])
+        except ChannelClosed:
+            return  # its death is heard of by `wait`
+        worker.known_slots.update(slot.number for slot in new)
+
+    def _hear(self, worker: _Worker) -> None:
+        """Turn what a worker says, or its silence for ever, into events."""
+        try:
+            reply = json.loads(worker.channel.receive()[0])
+        except ChannelClosed:
+            self._bury(worker)
+            return
+        if "error" in reply:
+            raise EngineError(f"worker {worker.number} could not start: {reply['error']}\n{reply['traceback']}")
+        if "damaged_data" in reply:
+            raise DataError(reply["damaged_data"])
+        event = from_json(reply["event"])
+        if isinstance(event, WorkerJoined):
+            worker.starts = 0
+        elif isinstance(event, UnitFinished):
+            event = dataclasses.replace(event, started=worker.submitted - self._opened)
+            if worker.target is not None:
+                self._states.replace(event.unit.model, worker.target, reply["state_bytes"])
+                worker.target = None
+        self._release(worker)
+        self._events.append(event)  # type: ignore[arg-type]  # workers send events only
+
+    def _bury(self, worker: _Worker) -> None:
+        """A worker is dead: say so, and start another in its place."""
+        self._selector.unregister(worker.channel)
+        worker.channel.close()
+        died_of = cause_of_death(self._server.exit_status(worker.pid), self._oom_kills)
+        cause = worker.killed_for or died_of
+        unit = worker.command.unit if isinstance(worker.command, Launch) else None
+        if worker.starts >= _STARTS_MAX:
+            raise EngineError(f"worker {worker.number} dies whenever it starts ({cause})")
+        self._release(worker)
+        self._events.append(WorkerLost(worker.number, cause, unit))
+        self._start(worker.number, worker.starts + 1)
+
+    def _release(self, worker: _Worker) -> None:
+        worker.command = None
+        if worker.target is not None:
+            self._states.give_back(worker.target)
+            worker.target = None
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _check_shared_memory() -> None:
+    """Make, write and read a slot, so that memory that cannot be had is known before anything is trained."""
+    slot = new_slot(0)
+    try:
+        slot.room_for(_PROBE_BYTES)[:] = bytes(_PROBE_BYTES)
+    finally:
+        slot.close()
+
+
+def _raise_descriptor_limit() -> None:
+    """Every model's state is an open descriptor, and the usual soft limit of 1024 is soon reached."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
