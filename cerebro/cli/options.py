@@ -1,0 +1,15 @@
+"""Options that several commands share."""
+
+from typing import Annotated
+
+import typer
+
+Store = Annotated[
+    str | None, typer.Option("--store", help="Folder of experiments; CEREBRO_STORE, or ./cerebro.d, by default.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Name = Annotated[str, typer.Argument(help="Name of an experiment in the store.")]
+Workers = Annotated[int | None, typer.Option("--workers", help="Worker processes; the cores or GPUs by default.")]
+Engine = Annotated[str, typer.Option("--engine", help="local, inline, or simulated (a forecast; nothing is trained).")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Policy = Annotated[str, typer.Option("--policy", help="longest-remaining, or random.")]

@@ -1,0 +1,117 @@
+"""`cerebro explain`, `run` and `demo`: planning and training."""
+
+import json as json_text
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cerebro.cli.options import Device, Engine, Json, Policy, Store, Workers
+
+File = Annotated[Path, typer.Argument(help="Python file that defines `experiment = cerebro.Experiment(...)`.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command()(explain)
+    app.command()(run)
+    app.command()(demo)
+
+
+def explain(
+    file: File,
+    stage: Annotated[str, typer.Option(help="logical, physical or actual.")] = "physical",
+    workers: Workers = None,
+    engine: Engine = "local",
+    device: Device = "auto",
+    policy: Policy = "longest-remaining",
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """Show the plan and what it will cost; nothing is trained."""
+    from cerebro.session.source import load_experiment
+
+    experiment = load_experiment(file)
+    text = experiment.explain(stage, workers=workers, engine=engine, device=device, policy=policy, store=store)
+    typer.echo(json_text.dumps({"stage": stage, "plan": text.splitlines()}) if json else text)
+
+
+def run(
+    file: File,
+    workers: Workers = None,
+    engine: Engine = "local",
+    device: Device = "auto",
+    policy: Policy = "longest-remaining",
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """Train every model of an experiment; again, it goes on where it was interrupted."""
+    from cerebro.session.source import load_experiment
+
+    experiment = load_experiment(file)
+    if engine == "simulated":
+        _simulate(experiment, workers, device, policy, store, json)
+        return
+    try:
+        result = experiment.fit(workers=workers, engine=engine, device=device, policy=policy, store=store)
+    except KeyboardInterrupt:
+        typer.echo("interrupted: what was finished is kept; run the same command again to go on", err=True)
+        raise typer.Exit(130) from None
+    _show(result.leaderboard(), json)
+
+
+def demo(workers: Workers = None, store: Store = None) -> None:
+    """Train 16 models on real accelerometer recordings, in under three minutes."""
+    from dataclasses import replace
+
+    from cerebro.errors import DataError
+    from cerebro.report.page import write_page
+    from cerebro.session.source import load_experiment
+    from cerebro.storage.store import Store as Experiments
+
+    file = Path(__file__).parent.parent / "demo" / "posture.py"
+    declared = load_experiment(file)
+    root = Experiments(store).root
+    shards = root / "demo.shards"
+    if not shards.exists():
+        posture = _module_of(declared)
+        try:
+            typer.echo(posture.make_shards(shards).describe())
+        except FileNotFoundError as error:
+            raise DataError(str(error)) from None
+    experiment = replace(declared, name="demo", data=shards)
+    typer.echo(experiment.explain(workers=workers, store=store))
+    result = experiment.fit(workers=workers, store=store)
+    _show(result.leaderboard(), False)
+    typer.echo(f"report: {write_page(result.folder.path)}")
+
+
+def _module_of(experiment: Any) -> Any:
+    import sys
+
+    return sys.modules[experiment.build.__module__]
+
+
+def _simulate(experiment: Any, workers: int | None, device: str, policy: str, store: str | None, json: bool) -> None:
+    from cerebro.quantities import count_text, seconds_text
+
+    found = experiment.forecast(workers=workers, device=device, policy=policy, store=store)
+    seconds, bound = found.makespan_seconds, found.lower_bound_seconds
+    busy = sum(entry.end - entry.start for entry in found.entries)
+    count = len({entry.worker for entry in found.entries})
+    if json:
+        figures = {"seconds": seconds, "lower_bound_seconds": bound, "units": len(found.entries), "workers": count}
+        typer.echo(json_text.dumps(figures))
+        return
+    typer.echo(
+        f"simulated: {seconds_text(seconds)} for {count_text(len(found.entries), 'unit')} on "
+        f"{count_text(count, 'worker')}, busy {busy / (seconds * count):.0%}; "
+        f"no schedule is shorter than {seconds_text(bound)}"
+    )
+
+
+def _show(leaderboard: Any, json: bool) -> None:
+    if json:
+        typer.echo(json_text.dumps(list(leaderboard)))
+        return
+    leaderboard.print()

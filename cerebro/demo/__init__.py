@@ -1,0 +1,1 @@
+"""The flagship in small: what `cerebro demo` runs."""

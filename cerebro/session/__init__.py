@@ -1,0 +1,7 @@
+"""The composition root: wires the layers together and decides nothing itself."""
+
+from cerebro.session.experiment import Experiment
+from cerebro.session.export import load
+from cerebro.session.result import Result
+
+__all__ = ["Experiment", "Result", "load"]

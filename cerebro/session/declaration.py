@@ -1,0 +1,116 @@
+"""From what the user said to the logical plan, and to the identity that a resumed run is compared with."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cerebro.errors import SpecError, StoreError
+from cerebro.ids import digest, model_id
+from cerebro.plan.logical import Scan, Select, Train
+from cerebro.spec.code import code_parts
+from cerebro.spec.experiment import ExperimentSpec
+from cerebro.storage.dataset import Dataset, open_dataset
+from cerebro.streams import SCHEME
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """An experiment, checked against its dataset."""
+
+    spec: ExperimentSpec
+    dataset: Dataset
+    configs: Mapping[str, Mapping[str, Any]]
+    """The config of each model, by id."""
+    identity: Mapping[str, Any]
+    """Everything that the answer depends on, as JSON."""
+    select: Select
+    train: Train
+
+    @property
+    def plan_id(self) -> str:
+        return digest(self.identity)
+
+
+def declare(spec: ExperimentSpec, device: str) -> Declaration:
+    """The declaration of an experiment that will train on `device`.
+
+    Raises:
+        DataError: the dataset cannot be opened.
+        SpecError: the metric is to be measured on a split that the dataset does not have.
+    """
+    dataset = open_dataset(spec.data)
+    split, metric = spec.objective
+    _check_split(spec, split, dataset)
+    configs = {model_id(index): config for index, config in enumerate(spec.search.configs())}
+    scan = Scan(dataset.path.name, _rows(dataset, "train"), _rows(dataset, "valid"))
+    train = Train(configs, spec.epochs, spec.order, spec.seed, scan)
+    return Declaration(
+        spec, dataset, configs, _identity(spec, dataset, device), Select(split, metric, spec.mode, train), train
+    )
+
+
+def check_same(declared: Mapping[str, Any], stored: Mapping[str, Any], folder: Any) -> None:
+    """Check that an experiment is declared as it was when it began.
+
+    Raises:
+        StoreError: naming the first difference.
+    """
+    for path, before, now in differences(stored, declared):
+        mended = f"; after mending a failed model see `cerebro retry {folder.name} MODEL`" * path.startswith("code")
+        raise StoreError(
+            f"experiment {folder.name!r} exists with another declaration: {path} was {_short(before)}, now it is "
+            f"{_short(now)}. Give this one another name, undo the change, or delete {folder} to begin anew{mended}"
+        )
+
+
+def _identity(spec: ExperimentSpec, dataset: Dataset, device: str) -> dict[str, Any]:
+    return {
+        "data": dataset.digest,
+        "search": spec.search.describe(),
+        "epochs": spec.epochs,
+        "metric": spec.metric,
+        "mode": spec.mode,
+        "seed": spec.seed,
+        "order": spec.order,
+        "independent": spec.independent,
+        "code": code_parts(spec.build),
+        "device": device,
+        "streams": SCHEME,
+    }
+
+
+def _check_split(spec: ExperimentSpec, split: str, dataset: Dataset) -> None:
+    if split not in ("train", "valid"):
+        raise SpecError(
+            f"Experiment.metric: {spec.metric!r} is not measured while training; "
+            "name a metric such as 'accuracy' (on the valid split) or 'train.accuracy'"
+        )
+    if not dataset.splits.get(split):
+        raise SpecError(
+            f"Experiment.metric: {spec.metric!r} is measured on the {split} split, and {dataset.path} has none; "
+            f"ingest it with a {split} share, or use 'train.{spec.metric.rpartition('.')[2]}'"
+        )
+
+
+def _rows(dataset: Dataset, split: str) -> tuple[int, ...]:
+    return tuple(shard.rows for shard in dataset.splits.get(split, ()))
+
+
+def differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Where two JSON values differ, by path, in order."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*before, *now]):
+            place = f"{path}.{key}" if path else key
+            yield from differences(before.get(key, "absent"), now.get(key, "absent"), place)
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for index, (one, other) in enumerate(zip(before, now, strict=True)):
+            yield from differences(one, other, f"{path}[{index}]")
+    elif before != now:
+        yield path, before, now
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:28] + "…" + text[-28:]

@@ -1,0 +1,59 @@
+"""Who shows a run to a person: the live display, or nobody."""
+
+from typing import Protocol
+
+from cerebro.execution.executor import Watch
+from cerebro.messages import Event, Launch
+from cerebro.plan.workload import Workload
+from cerebro.report.leaderboard import leaderboard
+from cerebro.report.live import LiveDisplay
+from cerebro.session.declaration import Declaration
+from cerebro.storage.catalog import CatalogReader
+
+
+class Display(Watch, Protocol):
+    """Shows a run from its beginning to its end."""
+
+    def begin(self, declaration: Declaration, workload: Workload, reader: CatalogReader) -> None: ...
+
+    def end(self, status: str) -> None: ...
+
+
+class Silent:
+    """Shows nothing."""
+
+    def begin(self, declaration: Declaration, workload: Workload, reader: CatalogReader) -> None: ...
+
+    def launched(self, launch: Launch) -> None: ...
+
+    def happened(self, event: Event) -> None: ...
+
+    def tick(self) -> None: ...
+
+    def end(self, status: str) -> None: ...
+
+
+class Shown(Silent):
+    """Shows the live display, with what is known of a resumed run from before."""
+
+    def __init__(self) -> None:
+        self._live = LiveDisplay()
+        self.launched, self.happened = self._live.launched, self._live.happened
+        self.tick, self.end = self._live.tick, self._live.end
+
+    def begin(self, declaration: Declaration, workload: Workload, reader: CatalogReader) -> None:
+        rows = leaderboard(reader)
+        self._live.begin(
+            declaration.spec.name,
+            declaration.spec.metric,
+            declaration.spec.mode,
+            declaration.configs,
+            workload,
+            {row["model"]: row["metrics"] for row in rows},
+            {row["model"]: row["status"] for row in rows},
+        )
+
+
+def make_display(progress: bool) -> Display:
+    """The display for `fit(progress=...)`."""
+    return Shown() if progress else Silent()

@@ -1,0 +1,180 @@
+"""The experiment as users hold it: a declaration that can be explained, fitted and looked at."""
+
+import os
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Literal
+
+from cerebro.errors import SpecError, StoreError
+from cerebro.execution.engine import Engine
+from cerebro.execution.forecast import Forecast, forecast
+from cerebro.execution.policies import DEFAULT_POLICY, POLICIES
+from cerebro.execution.profiler import Profiler
+from cerebro.plan.cost import Profile
+from cerebro.plan.node import tree
+from cerebro.session.declaration import Declaration, check_same, declare
+from cerebro.session.display import make_display
+from cerebro.session.pilot import pilot, remembered_profiles
+from cerebro.session.planning import Means, actual_text, physical_text, plan
+from cerebro.session.result import Result
+from cerebro.session.run import Run
+from cerebro.spec.experiment import ExperimentSpec
+from cerebro.storage.store import Store
+
+EngineName = Literal["local", "inline"]
+Stage = Literal["logical", "physical", "actual"]
+StorePath = str | os.PathLike[str] | None
+
+
+@dataclass(frozen=True)
+class Experiment(ExperimentSpec):
+    """What to compare, and the verbs that do it.
+
+    See `cerebro.spec.experiment.ExperimentSpec` for the fields. The declaration is checked when it is made; nothing
+    runs before `explain` or `fit`.
+
+    Where things run never changes a bit of any model: `workers`, `engine` and `policy` are arguments of the verbs.
+    `workers` defaults to the cores of this machine (or its GPUs); `store` to the environment's CEREBRO_STORE, else
+    `./cerebro.d`.
+    """
+
+    def fit(
+        self,
+        *,
+        workers: int | None = None,
+        engine: EngineName = "local",
+        device: str = "auto",
+        policy: str = DEFAULT_POLICY,
+        store: StorePath = None,
+        progress: bool = True,
+    ) -> Result:
+        """Train every model and return the result; again, it resumes what was interrupted or returns at once.
+
+        Raises:
+            CerebroError: the experiment cannot be run, with the reason; nothing is left half-done.
+            KeyboardInterrupt: Ctrl-C was pressed; what ran has ended and is kept, and `fit` goes on from there.
+        """
+        where = Store(store)
+        folder = where.experiment(self.name)
+        if engine == "local" and not folder.is_finished:
+            _load_ahead()
+        declaration, means, chosen = self._prepare(workers, engine, device, policy)
+        run = Run(declaration, where, folder, means, chosen, lambda: make_engine(engine), make_display(progress))
+        if not run.execute():
+            raise KeyboardInterrupt(f"experiment {self.name!r} was interrupted; fit() goes on from here")
+        return Result(folder, self)
+
+    def explain(
+        self,
+        stage: Stage = "physical",
+        *,
+        workers: int | None = None,
+        engine: EngineName = "local",
+        device: str = "auto",
+        policy: str = DEFAULT_POLICY,
+        store: StorePath = None,
+    ) -> str:
+        """The plan as a tree: `logical` (what), `physical` (how, with estimates), `actual` (estimates beside measures).
+
+        Nothing is trained. For the estimates a few batches of each architecture are run once, and remembered.
+
+        Raises:
+            CerebroError: the experiment cannot be planned, with the reason.
+        """
+        if stage not in ("logical", "physical", "actual"):
+            raise SpecError(f"stage: {stage!r} is not one of logical, physical, actual")
+        declaration, means, chosen = self._prepare(workers, engine, device, policy)
+        if stage == "logical":
+            return tree(declaration.select)
+        profiles = self._profiles(declaration, means, chosen, Store(store))
+        physical, _ = plan(declaration, profiles, means)
+        if stage == "physical":
+            return physical_text(physical)
+        with closing(Store(store).experiment(self.name).reader()) as reader:
+            check_same(declaration.identity, reader.experiment()["spec"], Store(store).experiment(self.name).path)
+            if not reader.units():
+                raise StoreError(f"experiment {self.name!r} has no finished unit yet: run it first")
+            return actual_text(physical, reader)
+
+    def forecast(
+        self, *, workers: int | None = None, device: str = "auto", policy: str = DEFAULT_POLICY, store: StorePath = None
+    ) -> Forecast:
+        """The schedule that a run would follow, on a virtual clock: nothing is trained.
+
+        Raises:
+            CerebroError: as `explain`.
+        """
+        declaration, means, chosen = self._prepare(workers, "local", device, policy)
+        profiles = self._profiles(declaration, Means(_usable_cores(), policy, "local"), chosen, Store(store))
+        physical, chosen_policy = plan(declaration, profiles, means)
+        return forecast(physical.hop.workload, chosen_policy)
+
+    def result(self, store: StorePath = None) -> Result:
+        """What there is of this experiment so far.
+
+        Raises:
+            StoreError: it was never run.
+        """
+        folder = Store(store).experiment(self.name)
+        folder.reader().close()
+        return Result(folder, self)
+
+    def _prepare(self, workers: int | None, engine: str, device: str, policy: str) -> tuple[Declaration, Means, str]:
+        from cerebro.training.devices import choose_device
+
+        if engine not in ENGINES:
+            raise SpecError(f"engine: {engine!r} is not one of {', '.join(ENGINES)}")
+        if policy not in POLICIES:
+            raise SpecError(f"policy: {policy!r} is not one of {', '.join(POLICIES)}")
+        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+            raise SpecError(f"workers: {workers!r} is not a whole number of at least 1")
+        chosen, limit = choose_device(device)
+        declaration = declare(self, chosen)
+        count = workers or min(limit or _usable_cores(), len(declaration.configs))
+        if limit is not None and count > limit:
+            raise SpecError(f"workers: {count} were asked for, and there is one worker for each of {limit} GPUs")
+        return declaration, Means(count, policy, engine), chosen
+
+    def _profiles(self, declaration: Declaration, means: Means, device: str, store: Store) -> dict[str, Profile]:
+        """The profiles of an earlier pilot, or of one on workers of its own."""
+        remembered = remembered_profiles(declaration, store)
+        if remembered is not None:
+            return remembered
+        folder = store.experiment(self.name)
+        run = Run(declaration, store, folder, means, device, lambda: make_engine(means.engine), make_display(False))
+        with closing(run.make_engine()) as engine:
+            engine.open(run.program(), means.workers, lambda model: None)
+            profiler = Profiler(engine)
+            profiler.wait_for_workers(means.workers)
+            return dict(pilot(declaration, profiler, store).profiles)
+
+
+def _load_ahead() -> None:
+    """Let torch be loaded for the workers while this process loads it for itself."""
+    from cerebro.engines.forkserver import shared_fork_server
+
+    shared_fork_server()
+
+
+def _local() -> Engine:
+    from cerebro.engines.local import LocalEngine
+
+    return LocalEngine()
+
+
+def _inline() -> Engine:
+    from cerebro.engines.inline import InlineEngine
+
+    return InlineEngine()
+
+
+ENGINES = {"local": _local, "inline": _inline}
+
+
+def make_engine(name: str) -> Engine:
+    """A new engine; what it needs is imported only now."""
+    return ENGINES[name]()
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,126 @@
+"""Taking a trained model out of the store, and into a program that need not know of it."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cerebro.errors import DataError, StoreError
+from cerebro.ids import digest, digest_bytes
+from cerebro.report.leaderboard import leaderboard
+from cerebro.spec.experiment import ExperimentSpec
+from cerebro.storage.store import ExperimentFolder
+
+WEIGHTS = "model.safetensors"
+CARD = "model.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model as it was exported: its config, what it scored, and its tensors by name."""
+
+    config: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    card: Mapping[str, Any]
+    tensors: Mapping[str, Any]
+
+
+def export(folder: ExperimentFolder, model: str, destination: str | os.PathLike[str]) -> Path:
+    """Write `model` as safetensors with a small `model.json`; gives the folder, which appears whole or not at all.
+
+    Raises:
+        StoreError: no such model, or it was not trained.
+        DataError: the destination exists.
+    """
+    from cerebro.training.export import save_weights
+
+    target = Path(destination)
+    row = trained_row(folder, model)
+    if target.exists():
+        raise DataError(f"{target} exists: give a folder that does not")
+    state = state_of(folder, model)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        save_weights(memoryview(state), scratch / WEIGHTS)
+        card = {"format": _FORMAT, "experiment": folder.path.name, **row}
+        card["weights_sha256"] = digest_bytes((scratch / WEIGHTS).read_bytes())
+        (scratch / CARD).write_text(json.dumps({**card, "digest": digest(card)}, indent=2) + "\n")
+        scratch.chmod(0o755)
+        scratch.rename(target)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    return target
+
+
+def load(directory: str | os.PathLike[str], build: Callable[[Mapping[str, Any]], Any] | None = None) -> Any:
+    """An exported model: with `build`, the trained module in evaluation mode; without it, an `Exported`.
+
+    Raises:
+        DataError: not an exported model, a damaged one, or `build` gives another module.
+    """
+    from cerebro.training.export import put_weights, read_weights
+
+    folder = Path(directory)
+    try:
+        card = json.loads((folder / CARD).read_text())
+        _check(folder / CARD, card.pop("digest", None), digest(card))
+        _check(folder / WEIGHTS, card["weights_sha256"], digest_bytes((folder / WEIGHTS).read_bytes()))
+        weights = read_weights(folder / WEIGHTS)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise DataError(f"{folder} is not an exported model ({error}): make one with `cerebro export`") from error
+    if build is None:
+        return Exported(card["config"], card["metrics"], card, weights)
+    return put_weights(build(card["config"]).module, weights)
+
+
+def _check(file: Path, expected: str | None, found: str) -> None:
+    if expected != found:
+        raise DataError(f"{file} is damaged: digest {expected} expected, {found} found; export the model again")
+
+
+def load_state(folder: ExperimentFolder, model: str, spec: ExperimentSpec) -> Any:
+    """The trained module of `model`, in evaluation mode."""
+    from cerebro.training.export import put_weights
+    from cerebro.training.randomness import preserved_generators
+    from cerebro.training.state import read_tensors
+
+    row = trained_row(folder, model)
+    tensors = read_tensors(memoryview(state_of(folder, model)))
+    weights = {name.removeprefix("module/"): t for name, t in tensors.items() if name.startswith("module/")}
+    with preserved_generators():
+        return put_weights(spec.build(row["config"]).module, weights)
+
+
+def trained_row(folder: ExperimentFolder, model: str) -> dict[str, Any]:
+    """The leaderboard's row of a model that has been trained.
+
+    Raises:
+        StoreError: no such model, or it was not trained.
+    """
+    with closing(folder.reader()) as reader:
+        reader.check_model(model)
+        row = next(row for row in leaderboard(reader) if row["model"] == model)
+    if row["state_digest"] is None:
+        raise StoreError(f"model {model!r} of {folder.path.name!r} is {row['status']} and was not trained yet")
+    return row
+
+
+def state_of(folder: ExperimentFolder, model: str) -> bytes:
+    """The last durable state of a model, verified.
+
+    Raises:
+        StoreError: there is none, or it is damaged.
+    """
+    with closing(folder.reader()) as reader:
+        checkpoint = reader.last_checkpoints().get(model)
+    if checkpoint is None:
+        raise StoreError(f"model {model!r} of {folder.path.name!r} has no durable state yet: run the experiment")
+    return folder.checkpoints.read(checkpoint["state_digest"])

@@ -1,0 +1,138 @@
+"""From the logical plan and the pilot's profiles to a physical plan with its cost."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cerebro.errors import PlanError
+from cerebro.execution.forecast import forecast
+from cerebro.execution.policies import make_policy
+from cerebro.execution.policy import Policy
+from cerebro.operators.hop import hop, moved_bytes
+from cerebro.plan.cost import Cost, Profile
+from cerebro.plan.node import Node, tree
+from cerebro.plan.physical import Hop, PhysicalPlan, TrainGroup
+from cerebro.plan.workload import Done
+from cerebro.quantities import bytes_text, seconds_text
+from cerebro.session.declaration import Declaration
+from cerebro.storage.catalog import CatalogReader
+
+WORKER_BYTES = 300 << 20
+"""What a worker needs before it holds any model: Python and torch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a plan may use."""
+
+    workers: int
+    policy: str
+    engine: str
+
+
+def plan(
+    declaration: Declaration, profiles: Mapping[str, Profile], means: Means, done: Mapping[str, Done] | None = None
+) -> tuple[PhysicalPlan, Policy]:
+    """The physical plan for what is left to do, and the policy that its cost was forecast with.
+
+    Raises:
+        PlanError: it needs more memory than there is.
+    """
+    operator = hop(
+        declaration.train, profiles, workers=means.workers, policy=means.policy, engine=means.engine, done=done
+    )
+    policy = make_policy(means.policy, operator.workload, declaration.spec.seed)
+    expected = forecast(operator.workload, policy)
+    cost = Cost(expected.makespan_seconds, _peak_bytes(operator, profiles), moved_bytes(operator))
+    _check_memory(cost, profiles, means)
+    root = replace(declaration.select, train=operator)
+    return PhysicalPlan(root, operator, cost, expected.lower_bound_seconds), policy
+
+
+def physical_text(physical: PhysicalPlan) -> str:
+    """The physical plan as a tree with its estimates."""
+    return tree(physical.root, lambda node: _estimate(node, physical))
+
+
+def actual_text(physical: PhysicalPlan, reader: CatalogReader) -> str:
+    """The physical plan as a tree, the measured cost beside the estimated one."""
+    actual = actual_cost(reader)
+
+    def note(node: Node) -> str:
+        estimate = _estimate(node, physical)
+        return f"{estimate}   |   {actual.text('actual')}" if node is physical.root else estimate
+
+    return tree(physical.root, note)
+
+
+def actual_cost(reader: CatalogReader) -> Cost:
+    """What an experiment has cost so far: wall seconds over all its runs, peak of all workers, bytes moved."""
+    runs = reader.query(
+        "SELECT MAX(started + seconds) - MIN(started) AS seconds, SUM(moved_bytes) AS moved FROM units GROUP BY run"
+    )
+    peaks = reader.query("SELECT MAX(peak_bytes) AS peak FROM units GROUP BY run, worker")
+    return Cost(
+        seconds=sum(run["seconds"] for run in runs),
+        peak_bytes=sum(row["peak"] for row in peaks),
+        moved_bytes=sum(run["moved"] for run in runs),
+    )
+
+
+def plan_record(physical: PhysicalPlan, profiles: Mapping[str, Profile]) -> dict[str, Any]:
+    """What the catalog keeps of a plan."""
+    chain = physical.hop.workload.chains[0]
+    return {
+        "text": physical_text(physical),
+        "workers": physical.hop.workload.workers,
+        "engine": physical.hop.engine,
+        "policy": physical.hop.policy,
+        "train_shards": len(chain.train_seconds),
+        "valid_shards": len(chain.valid_seconds),
+        "seconds": physical.cost.seconds,
+        "lower_bound_seconds": physical.lower_bound_seconds,
+        "peak_bytes": physical.cost.peak_bytes,
+        "moved_bytes": physical.cost.moved_bytes,
+        "unit_seconds": {
+            chain.model: [sum(chain.train_seconds), sum(chain.valid_seconds)] for chain in physical.hop.workload.chains
+        },
+        "architectures": {model: profile.architecture for model, profile in profiles.items()},
+    }
+
+
+def _estimate(node: Node, physical: PhysicalPlan) -> str:
+    if node is physical.root:
+        return physical.cost.text("est")
+    if node is physical.hop:
+        hop = physical.hop
+        return f"order {hop.order}, {hop.policy}; at best {seconds_text(physical.lower_bound_seconds)}"
+    return node.note() if isinstance(node, TrainGroup) else ""
+
+
+def _peak_bytes(operator: Hop, profiles: Mapping[str, Profile]) -> int:
+    """The workers at their pilots' peak; the present state of each model, and a spare one for each worker."""
+    peak = max((profile.peak_bytes for profile in profiles.values()), default=0) or WORKER_BYTES
+    largest = max((profile.state_bytes for profile in profiles.values()), default=0)
+    states = sum(profiles[chain.model].state_bytes for chain in operator.workload.chains)
+    return operator.workload.workers * (peak + largest) + states
+
+
+def _check_memory(cost: Cost, profiles: Mapping[str, Profile], means: Means) -> None:
+    available = _available_bytes()
+    if available is None or cost.peak_bytes <= available:
+        return
+    largest = max(profiles.values(), key=lambda profile: profile.state_bytes)
+    raise PlanError(
+        f"the plan needs {bytes_text(cost.peak_bytes)} of memory on {means.workers} workers, and "
+        f"{bytes_text(available)} are free (the largest state, of {largest.architecture}, has "
+        f"{bytes_text(largest.state_bytes)}): use fewer workers or fewer models at once"
+    )
+
+
+def _available_bytes() -> int | None:
+    """Memory that can be had without swapping, where the system says."""
+    try:
+        with open("/proc/meminfo") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None

@@ -1,0 +1,73 @@
+"""Training one model again, alone and inline, from its lineage: the proof that it can be trusted."""
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+
+from cerebro.engines.inline import InlineEngine
+from cerebro.errors import StoreError
+from cerebro.execution.replay import Difference, replay_units
+from cerebro.plan.program import Program
+from cerebro.session.declaration import check_same, declare
+from cerebro.session.lineage import declaration_of
+from cerebro.spec.experiment import ExperimentSpec
+from cerebro.storage.store import ExperimentFolder
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What a replay found."""
+
+    model: str
+    units: int
+    """Units that were run again."""
+    difference: Difference | None
+    """The first unit whose result is not the recorded one."""
+
+    @property
+    def identical(self) -> bool:
+        """Whether every unit gave the recorded bits."""
+        return self.difference is None
+
+    def __str__(self) -> str:
+        if self.difference is None:
+            return f"{self.model}: identical in {self.units} units"
+        return f"{self.model}: {self.difference}"
+
+
+def replay(
+    folder: ExperimentFolder,
+    model: str,
+    spec: ExperimentSpec,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Replay:
+    """Train `model` again on the inline engine, unit by unit as recorded, and stop at the first that differs.
+
+    Raises:
+        StoreError: no such model, no unit recorded, or the experiment is declared otherwise now.
+    """
+    with closing(folder.reader()) as reader:
+        reader.check_model(model)
+        experiment, rows = reader.experiment(), reader.units(model)
+        said = declaration_of(reader, model)
+    declaration = declare(spec, experiment["spec"]["device"])
+    if said != experiment["spec"] and declaration.identity == experiment["spec"]:
+        raise StoreError(
+            f"model {model!r} of {spec.name!r} was trained with the code as it was before a retry: give the file as it "
+            "was then with --file"
+        )
+    check_same(declaration.identity, said, folder.path)
+    if not rows:
+        raise StoreError(f"model {model!r} of {spec.name!r} has no recorded unit to replay")
+    program = Program(
+        build=spec.build,
+        data=declaration.dataset.path,
+        configs=declaration.configs,
+        seed=spec.seed,
+        independent=spec.independent,
+        device=experiment["spec"]["device"],
+    )
+    with closing(InlineEngine()) as engine:
+        engine.open(program, 1, lambda model: None)
+        done, difference = replay_units(engine, rows, experiment["fingerprint"], progress)
+    return Replay(model, done, difference)
