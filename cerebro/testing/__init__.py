@@ -1,0 +1,1 @@
+"""Public conformance suites: what every implementation of an extension point must do."""
