@@ -1,0 +1,1 @@
+../../cerebro/demo/posture.py
