@@ -92,7 +92,7 @@ def play(workload: Workload, policy: Policy, seed: int) -> tuple[float, float]:
     """
     scheduler = Scheduler(workload, policy)
     engine = SimulatedEngine(noisy(nominal_seconds(workload), JITTER, seed))
-    engine.open(Program(dict, Path(), {}, seed), workload.workers, lambda model: None)
+    engine.open(Program(dict, Path(), seed), workload.workers, lambda model: None)
     chains, loads, spent, decisions = defaultdict[str, float](float), defaultdict[int, float](float), 0.0, 0
     while not scheduler.finished:
         event = engine.wait()

@@ -20,7 +20,7 @@ from cerebro.errors import (
 if TYPE_CHECKING:
     from cerebro.session import Experiment, load
     from cerebro.spec.learner import Learner
-    from cerebro.spec.search import Grid
+    from cerebro.control.procedures.grid import Grid
     from cerebro.spec.space import choice, loguniform, randint, uniform
     from cerebro.storage.dataset import open_dataset as open
     from cerebro.storage.ingest import ingest
@@ -53,7 +53,7 @@ __all__ = [
 
 _HOMES = {
     "Experiment": "cerebro.session",
-    "Grid": "cerebro.spec.search",
+    "Grid": "cerebro.control.procedures.grid",
     "Learner": "cerebro.spec.learner",
     "choice": "cerebro.spec.space",
     "ingest": "cerebro.storage.ingest",

@@ -27,6 +27,11 @@ def model_id(index: int) -> str:
     return f"m{index + 1:03d}"
 
 
+def model_index(model: str) -> int:
+    """The index of a model, the same for all repeats of its config: the inverse of `model_id`."""
+    return int(model.partition("-")[0][1:]) - 1
+
+
 def canonical_json(value: Any) -> str:
     """One text per value: sorted keys, no spaces, numbers as `repr` writes them."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -15,6 +15,11 @@ from cerebro.errors import InternalError
 Kind = Literal["train", "valid", "test"]
 
 
+RulingKind = Literal[
+    "added", "cloned", "resumed", "extended", "paused", "stopped", "model finished", "finish", "note", "told", "refused"
+]
+
+
 @dataclass(frozen=True, slots=True)
 class Unit:
     """One model visiting one shard once: the atom of scheduling, logging and recovery."""
@@ -126,6 +131,31 @@ class PilotFailed:
     error: str
     traceback: str = ""
     status: Literal["failed", "diverged"] = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """Something was decided, by a procedure or a person; for the log, and for who carries it out."""
+
+    kind: RulingKind
+    actor: str
+    """Who decided: `user` or another name of a person, or the name of a procedure."""
+    model: str | None = None
+    epoch: int = 0
+    """The epochs that the model had finished by then."""
+    until: int | None = None
+    """The epoch at whose end the model pauses from now on."""
+    why: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+    order: str | None = None
+    """The id of the order that a person gave."""
+    told: int = 0
+    """The results that the procedure had taken in by then."""
+    due: float = 0.0
+    member: Mapping[str, Any] | None = None
+    """Of a new model: its config, its repeat and its ancestor."""
+    command: Mapping[str, Any] | None = None
+    """The order as it was given."""
 
 
 Command = Launch | Pilot | Abandon | Drain

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from cerebro.cli import audit, data, look, models, run
+from cerebro.cli import audit, data, look, models, run, steer
 from cerebro.errors import CerebroError
 
 app = typer.Typer(
@@ -14,7 +14,7 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-for group in (data, run, look, models, audit):
+for group in (data, run, look, models, steer, audit):
     group.register(app)
 
 

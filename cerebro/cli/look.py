@@ -1,4 +1,4 @@
-"""`cerebro leaderboard`, `events`, `top` and `report`: looking, without touching."""
+"""`cerebro leaderboard`, `bill`, `events`, `top` and `report`: looking, without touching."""
 
 import json as json_text
 import time
@@ -14,6 +14,7 @@ from cerebro.cli.options import Json, Name, Store
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.command()(leaderboard)
+    app.command()(bill)
     app.command()(events)
     app.command()(top)
     app.command()(report)
@@ -26,6 +27,19 @@ def leaderboard(name: Name, store: Store = None, json: Json = False) -> None:
         typer.echo(json_text.dumps(list(rows)))
         return
     rows.print()
+
+
+def bill(name: Name, store: Store = None, json: Json = False) -> None:
+    """What an experiment cost, and on what that was spent: the winner, the others, stopped and failed models."""
+    from cerebro.report.bill import bill as billed
+    from cerebro.report.bill import print_bill
+
+    with closing(_result(name, store).folder.reader()) as reader:
+        found = billed(reader)
+    if json:
+        typer.echo(json_text.dumps(found.describe()))
+        return
+    print_bill(found)
 
 
 def events(

@@ -1,6 +1,10 @@
 """`cerebro explain`, `run` and `demo`: planning and training."""
 
+import inspect
 import json as json_text
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,51 +13,76 @@ import typer
 from cerebro.cli.options import Device, Engine, Json, Policy, Store, Workers
 
 File = Annotated[Path, typer.Argument(help="Python file that defines `experiment = cerebro.Experiment(...)`.")]
+BudgetText = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        metavar="time=2h,epochs=40",
+        help="What may be spent: time, epochs, models, dollars (with a price for an hour of one worker), kwh.",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """Where and how an experiment is run: the options that `explain` and `run` have in common."""
+
+    workers: Workers = None
+    engine: Engine = "local"
+    device: Device = "auto"
+    policy: Policy = "longest-remaining"
+    budget: BudgetText = None
+    store: Store = None
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    app.command()(explain)
-    app.command()(run)
+    app.command()(_with_run_options(explain))
+    app.command()(_with_run_options(run))
     app.command()(demo)
+
+
+def _with_run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option for each field of `RunOptions` in the place of its parameter `options`."""
+    names = [field.name for field in fields(RunOptions)]
+
+    @wraps(command)
+    def expanded(**given: Any) -> None:
+        command(options=RunOptions(**{name: given.pop(name) for name in names}), **given)
+
+    own = inspect.signature(command, eval_str=True).parameters
+    shared = list(inspect.signature(RunOptions, eval_str=True).parameters.values())
+    parameters = [each for name in own for each in (shared if name == "options" else [own[name]])]
+    signature = inspect.Signature([each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters])
+    expanded.__dict__["__signature__"] = signature
+    expanded.__annotations__ = {each.name: each.annotation for each in parameters}
+    return expanded
 
 
 def explain(
     file: File,
+    options: RunOptions,
     stage: Annotated[str, typer.Option(help="logical, physical or actual.")] = "physical",
-    workers: Workers = None,
-    engine: Engine = "local",
-    device: Device = "auto",
-    policy: Policy = "longest-remaining",
-    store: Store = None,
     json: Json = False,
 ) -> None:
     """Show the plan and what it will cost; nothing is trained."""
     from cerebro.session.source import load_experiment
 
     experiment = load_experiment(file)
-    text = experiment.explain(stage, workers=workers, engine=engine, device=device, policy=policy, store=store)
+    text = experiment.explain(stage, **asdict(options))
     typer.echo(json_text.dumps({"stage": stage, "plan": text.splitlines()}) if json else text)
 
 
-def run(
-    file: File,
-    workers: Workers = None,
-    engine: Engine = "local",
-    device: Device = "auto",
-    policy: Policy = "longest-remaining",
-    store: Store = None,
-    json: Json = False,
-) -> None:
+def run(file: File, options: RunOptions, json: Json = False) -> None:
     """Train every model of an experiment; again, it goes on where it was interrupted."""
     from cerebro.session.source import load_experiment
 
     experiment = load_experiment(file)
-    if engine == "simulated":
-        _simulate(experiment, workers, device, policy, store, json)
+    if options.engine == "simulated":
+        _simulate(experiment, options, json)
         return
     try:
-        result = experiment.fit(workers=workers, engine=engine, device=device, policy=policy, store=store)
+        result = experiment.fit(**asdict(options))
     except KeyboardInterrupt:
         typer.echo("interrupted: what was finished is kept; run the same command again to go on", err=True)
         raise typer.Exit(130) from None
@@ -92,10 +121,12 @@ def _module_of(experiment: Any) -> Any:
     return sys.modules[experiment.build.__module__]
 
 
-def _simulate(experiment: Any, workers: int | None, device: str, policy: str, store: str | None, json: bool) -> None:
+def _simulate(experiment: Any, options: RunOptions, json: bool) -> None:
     from cerebro.quantities import count_text, seconds_text
 
-    found = experiment.forecast(workers=workers, device=device, policy=policy, store=store)
+    found = experiment.forecast(
+        workers=options.workers, device=options.device, policy=options.policy, store=options.store
+    )
     seconds, bound = found.makespan_seconds, found.lower_bound_seconds
     busy = sum(entry.end - entry.start for entry in found.entries)
     count = len({entry.worker for entry in found.entries})

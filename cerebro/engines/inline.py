@@ -7,26 +7,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from cerebro.engines.border import run_pilot, run_unit
-from cerebro.execution.engine import Engine, Restore, StateHandle
+from cerebro.execution.engine import BytesHandle, Engine, Restore, StateHandle
 from cerebro.messages import Event, Launch, Pilot, UnitFailed, WorkerJoined, WorkerLost
-from cerebro.plan.program import Program
+from cerebro.plan.program import Member, Program
 from cerebro.training.devices import one_thread, set_threads
 from cerebro.training.fingerprint import fingerprint
 from cerebro.training.randomness import preserved_generators
 from cerebro.training.trainer import Trainer
-
-
-class BytesHandle(StateHandle):
-    """A state that nobody else writes to."""
-
-    def __init__(self, state: bytes) -> None:
-        self._state = state
-
-    def view(self) -> memoryview:
-        return memoryview(self._state)
-
-    def release(self) -> None:
-        self._state = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +47,10 @@ class InlineEngine(Engine):
         for number in range(workers):
             self._pending.append(_Pending(number, lambda number=number: WorkerJoined(number, joined)))
 
+    def introduce(self, model: str, member: Member) -> None:
+        if self._trainer.introduce(model, member):
+            self._states.pop(model, None)
+
     def submit(self, command: Launch | Pilot, prior: tuple[dict[str, object], ...] = ()) -> None:
         match command:
             case Pilot(model, worker, batches):
@@ -76,6 +67,10 @@ class InlineEngine(Engine):
 
     def state(self, model: str) -> StateHandle:
         return BytesHandle(self._states[model])
+
+    def forget(self, model: str) -> None:
+        self._states.pop(model, None)
+        self._trainer.forget(model)
 
     def kill_worker(self, number: int, cause: str = "killed") -> None:
         dropped = [pending for pending in self._pending if pending.worker == number]

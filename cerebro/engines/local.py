@@ -21,7 +21,7 @@ from cerebro.engines.states import States
 from cerebro.errors import DataError, EngineError
 from cerebro.execution.engine import Engine, Restore, StateHandle
 from cerebro.messages import Event, Launch, Pilot, UnitFinished, WorkerJoined, WorkerLost, from_json
-from cerebro.plan.program import Program
+from cerebro.plan.program import Member, Program
 from cerebro.training.transport import Slot, new_slot
 
 _STARTS_MAX = 3
@@ -37,8 +37,11 @@ class _Worker:
     pid: int
     channel: Channel
     starts: int
+    known_members: dict[str, Member]
     known_slots: set[int] = field(default_factory=set)
     command: Launch | Pilot | None = None
+    source: StateHandle | None = None
+    """Keeps the state that its unit starts from, which may be forgotten meanwhile."""
     target: Slot | None = None
     submitted: float = 0.0
     killed_for: str | None = None
@@ -51,6 +54,7 @@ class LocalEngine(Engine):
     def __init__(self) -> None:
         self._workers: dict[int, _Worker] = {}
         self._states = States()
+        self._members: dict[str, Member] = {}
         self._events: deque[Event] = deque()
         self._selector = selectors.DefaultSelector()
         self._opened = time.monotonic()
@@ -62,8 +66,14 @@ class LocalEngine(Engine):
         self._oom_kills = OomKills()
         self._server: ForkServer = shared_fork_server()
         self._program, self._code = program, cloudpickle.dumps(program.build)
+        self._members = dict(program.members)
         for number in range(workers):
             self._start(number, starts=1)
+
+    def introduce(self, model: str, member: Member) -> None:
+        if self._members.get(model) != member:
+            self.forget(model)
+            self._members[model] = member
 
     def submit(self, command: Launch | Pilot, prior: tuple[dict[str, object], ...] = ()) -> None:
         worker = self._workers[command.worker]
@@ -71,7 +81,7 @@ class LocalEngine(Engine):
         worker.command, worker.submitted = command, time.monotonic()
         if isinstance(command, Pilot):
             pilot = {"model": command.model, "batches": command.batches}
-            self._send(worker, {"pilot": pilot}, [])
+            self._send(worker, command.model, {"pilot": pilot}, [])
         else:
             self._launch(worker, command, prior)
 
@@ -83,6 +93,9 @@ class LocalEngine(Engine):
 
     def state(self, model: str) -> StateHandle:
         return self._states.handle(model)
+
+    def forget(self, model: str) -> None:
+        self._states.forget(model)
 
     def close(self) -> None:
         for worker in self._workers.values():
@@ -104,18 +117,16 @@ class LocalEngine(Engine):
         if not self._server.alive:  # the system may take it when memory runs out
             self._server = shared_fork_server()
         pid, channel = self._server.start_worker()
-        worker = _Worker(number, pid, channel, starts)
+        program = self._program
+        worker = _Worker(number, pid, channel, starts, dict(program.members))
         self._workers[number] = worker
         self._selector.register(channel, selectors.EVENT_READ, worker)
-        program = self._program
-        shared = {
-            "configs": program.configs, "seed": program.seed, "repeat": program.repeat,
-            "independent": program.independent, "device": program.device,
-        }  # fmt: skip
+        shared = {"seed": program.seed, "independent": program.independent, "device": program.device}
+        members = {model: member.as_json() for model, member in program.members.items()}
         device = f"cuda:{number}" if program.device == "cuda" else program.device
         setup = {
             "worker": number, "device": device, "data": str(program.data.resolve()), "program": shared,
-            "sys_path": sys.path, "folder": os.getcwd(),
+            "members": members, "sys_path": sys.path, "folder": os.getcwd(),
         }  # fmt: skip
         try:
             channel.send(json.dumps(setup).encode())
@@ -129,6 +140,7 @@ class LocalEngine(Engine):
         if source is None:
             state = self._restore(model)
             source = self._states.put(model, state) if state is not None else None
+        worker.source = self._states.handle(model) if source else None
         worker.target = self._states.take_slot() if launch.unit.kind == "train" else None
         request = {
             "unit": dataclasses.asdict(launch.unit),
@@ -138,16 +150,22 @@ class LocalEngine(Engine):
             "prior": prior,
         }
         slots = [slot for slot in (source[0] if source else None, worker.target) if slot is not None]
-        self._send(worker, request, slots)
+        self._send(worker, model, request, slots)
 
-    def _send(self, worker: _Worker, request: dict[str, Any], slots: list[Slot]) -> None:
+    def _send(self, worker: _Worker, model: str, request: dict[str, Any], slots: list[Slot]) -> None:
+        """Send a request, and with it what this worker has not been told of: the model's member, and the slots."""
+        assert model in self._members, f"{model} was not introduced"
+        member = self._members[model]
+        members = {} if worker.known_members.get(model) == member else {model: member.as_json()}
         new = [slot for slot in slots if slot.number not in worker.known_slots]
-        frame = json.dumps({**request, "new_slots": [slot.number for slot in new]}).encode()
+        news = {"new_slots": [slot.number for slot in new], "new_members": members}
+        frame = json.dumps({**request, **news}).encode()
         try:
             worker.channel.send(frame, [slot.descriptor for slot in new])
         except ChannelClosed:
             return  # its death is heard of by `wait`
         worker.known_slots.update(slot.number for slot in new)
+        worker.known_members[model] = member
 
     def _hear(self, worker: _Worker) -> None:
         """Turn what a worker says, or its silence for ever, into events."""
@@ -186,6 +204,9 @@ class LocalEngine(Engine):
 
     def _release(self, worker: _Worker) -> None:
         worker.command = None
+        if worker.source is not None:
+            worker.source.release()
+            worker.source = None
         if worker.target is not None:
             self._states.give_back(worker.target)
             worker.target = None

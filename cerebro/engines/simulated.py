@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from cerebro.errors import EngineError
-from cerebro.execution.engine import Engine, Restore, StateHandle
+from cerebro.execution.engine import BytesHandle, Engine, Restore, StateHandle
 from cerebro.messages import Event, Launch, Pilot, Piloted, Unit, UnitFailed, UnitFinished, WorkerJoined, WorkerLost
-from cerebro.plan.program import Program
+from cerebro.plan.program import Member, Program
 from cerebro.streams import stream_bytes
 
 Fate = Literal["finished", "failed", "killed", "hung"]
@@ -22,19 +22,6 @@ Fate = Literal["finished", "failed", "killed", "hung"]
 ROWS = 100
 """Rows of every shard."""
 BATCH_SIZE = 10
-
-
-class SimulatedHandle(StateHandle):
-    """A state that never changes."""
-
-    def __init__(self, state: bytes) -> None:
-        self._state = state
-
-    def view(self) -> memoryview:
-        return memoryview(self._state)
-
-    def release(self) -> None:
-        self._state = b""
 
 
 class SimulatedEngine(Engine):
@@ -54,11 +41,17 @@ class SimulatedEngine(Engine):
         self._commands: dict[int, Launch | Pilot | None] = {}
         self._attempts: dict[Unit, int] = {}
         self._states: dict[str, bytes] = {}
+        self._members: dict[str, Member] = {}
 
     def open(self, program: Program, workers: int, restore: Restore) -> None:
-        self._program, self._restore = program, restore
+        self._program, self._restore, self._members = program, restore, dict(program.members)
         for worker in range(workers):
             self._say(0.0, WorkerJoined(worker, {"engine": "simulated"}))
+
+    def introduce(self, model: str, member: Member) -> None:
+        if self._members.get(model) != member:
+            self.forget(model)
+            self._members[model] = member
 
     def submit(self, command: Launch | Pilot, prior: tuple[dict[str, object], ...] = ()) -> None:
         worker = command.worker
@@ -84,13 +77,16 @@ class SimulatedEngine(Engine):
             case UnitFinished(unit, worker):
                 self._commands[worker] = None
                 if unit.kind == "train":
-                    self._states[unit.model] = state_after(self._state(unit.model), unit)
+                    self._states[unit.model] = state_after(self._parent(unit), unit)
             case _:
                 self._commands[event.worker] = None
         return event
 
     def state(self, model: str) -> StateHandle:
-        return SimulatedHandle(self._states[model])
+        return BytesHandle(self._states[model])
+
+    def forget(self, model: str) -> None:
+        self._states.pop(model, None)
 
     def close(self) -> None:
         self._events.clear()
@@ -107,7 +103,7 @@ class SimulatedEngine(Engine):
         seconds = self._seconds(unit)
         attempt = self._attempts.get(unit, 0)
         self._attempts[unit] = attempt + 1
-        state = self._state(unit.model)
+        state = self._parent(unit)
         match self._fate(unit, attempt):
             case "finished":
                 partials = {"loss": {"sum": _loss(state, unit) * ROWS, "rows": ROWS}}
@@ -128,11 +124,23 @@ class SimulatedEngine(Engine):
         self._count += 1
         heapq.heappush(self._events, (self.now + seconds, self._count, event))
 
+    def _parent(self, unit: Unit) -> bytes:
+        """The state that a unit starts from."""
+        state, ancestor = self._state(unit.model), self._member(unit.model).ancestor
+        if ancestor is None or ancestor.optimizer == "keep" or not ancestor.is_adopted_by(unit):
+            return state
+        return without_optimizer(state)
+
     def _state(self, model: str) -> bytes:
         """The present state of a model; it keeps what `restore` gave, to be asked once."""
         if model not in self._states:
-            self._states[model] = self._restore(model) or initial_state(self._program, model)
+            initial = initial_state(self._program, model, self._member(model).repeat)
+            self._states[model] = self._restore(model) or initial
         return self._states[model]
+
+    def _member(self, model: str) -> Member:
+        """A member; those that nobody has told of have no config, which matters little here."""
+        return self._members.get(model) or Member({})
 
     def _profile(self, pilot: Pilot) -> dict[str, Any]:
         described: dict[str, Any] = {
@@ -158,9 +166,14 @@ class SimulatedEngine(Engine):
         return described | times
 
 
-def initial_state(program: Program, model: str) -> bytes:
-    """The state that a model starts from: its name and the seed."""
-    return hashlib.sha256(f"{program.seed} {model}".encode()).digest()
+def initial_state(program: Program, model: str, repeat: int = 0) -> bytes:
+    """The state that a model starts from: its name, the seed and the repeat."""
+    return hashlib.sha256(f"{program.seed} {model} {repeat}".encode()).digest()
+
+
+def without_optimizer(state: bytes) -> bytes:
+    """The state of an ancestor as a clone that resets the optimizer starts from it."""
+    return hashlib.sha256(state + b"reset").digest()
 
 
 def state_after(parent: bytes, unit: Unit) -> bytes:

@@ -79,7 +79,7 @@ class States:
         return SlotHandle(self, stored)
 
     def forget(self, model: str) -> None:
-        """Free the state of a model that will not be trained any more."""
+        """Drop the state of a model that is not trained for now; handles keep theirs."""
         stored = self._present.pop(model, None)
         if stored is not None:
             self.drop(stored)

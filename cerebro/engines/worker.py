@@ -14,7 +14,7 @@ import cloudpickle
 from cerebro.engines.border import guarded, run_pilot, run_unit
 from cerebro.engines.channel import Channel, ChannelClosed
 from cerebro.messages import Unit, WorkerJoined, to_json
-from cerebro.plan.program import Program
+from cerebro.plan.program import Program, member_of
 from cerebro.training.devices import one_thread
 from cerebro.training.fingerprint import fingerprint
 from cerebro.training.trainer import ShardError, Trainer
@@ -51,6 +51,8 @@ def _serve(channel: Channel) -> None:
         request = json.loads(frame)
         for slot, descriptor in zip(request["new_slots"], descriptors, strict=True):
             slots[slot] = Slot(slot, descriptor)
+        for model, member in request["new_members"].items():
+            trainer.introduce(model, member_of(member))
         try:
             if "pilot" in request:
                 reply = {"event": to_json(run_pilot(trainer, worker=number, **request["pilot"]))}
@@ -64,7 +66,8 @@ def _prepared(setup: Mapping[str, Any], code: bytes) -> Trainer:
     sys.path[:] = setup["sys_path"]
     os.chdir(setup["folder"])
     one_thread()
-    program = Program(build=cloudpickle.loads(code), data=Path(setup["data"]), **setup["program"])
+    members = {model: member_of(member) for model, member in setup["members"].items()}
+    program = Program(build=cloudpickle.loads(code), data=Path(setup["data"]), members=members, **setup["program"])
     return Trainer(program, setup["device"])
 
 

@@ -4,10 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from cerebro.messages import Event, Launch, Pilot
-from cerebro.plan.program import Program
+from cerebro.plan.program import Member, Program
 
 Restore = Callable[[str], bytes | None]
-"""Gives the durable state of a model, or None where it has none: it starts from its initialisation."""
+"""Gives the durable state of a model, or None where it has none: it starts from its initialisation.
+
+Of a clone that has not trained yet it gives the state of its ancestor.
+"""
 
 
 class StateHandle(ABC):
@@ -22,19 +25,34 @@ class StateHandle(ABC):
         """Give the memory back; `view` must not be used after it."""
 
 
+class BytesHandle(StateHandle):
+    """A state that nobody else writes to."""
+
+    def __init__(self, state: bytes) -> None:
+        self._state = state
+
+    def view(self) -> memoryview:
+        return memoryview(self._state)
+
+    def release(self) -> None:
+        self._state = b""
+
+
 class Engine(ABC):
     """Runs units on workers and tells what became of them.
 
     Duties of an implementation:
 
     - `open` starts the workers, numbered from 0; each says `WorkerJoined` once through `wait`.
+    - `introduce` tells of a model that was not among the program's members, before it is submitted.
     - `submit` hands one command to an idle worker and returns at once. The engine keeps the state of each model
       between its units and brings it to where the next one runs; for a model that it has no state of, it asks
-      `restore`.
+      `restore`. A unit that its member's ancestor `is_adopted_by` starts from that one's state, which it adopts.
     - `wait` gives the next event. Every submitted unit ends in exactly one of `UnitFinished`, `UnitFailed`, or a
       `WorkerLost` that carries it. A lost worker is replaced by another of the same number, which says
       `WorkerJoined` again. A unit that did not finish leaves its model's state as it was before.
     - `state` gives a handle on the present state of a model whose train unit has just finished.
+    - `forget` drops the state of a model from memory until it is submitted again.
     - `kill_worker` ends a worker that hangs, as the system would.
     - `close` ends all workers and frees their memory, whatever they are doing; it may be called twice, and on an
       engine that was never opened.
@@ -46,6 +64,13 @@ class Engine(ABC):
 
         Raises:
             EngineError: they cannot be started, with the reason.
+        """
+
+    @abstractmethod
+    def introduce(self, model: str, member: Member) -> None:
+        """Know of a model that was not among the program's members; it may be submitted from now on.
+
+        A model that is known as another member must not be in a unit; what the engine held of it is forgotten.
         """
 
     @abstractmethod
@@ -67,6 +92,13 @@ class Engine(ABC):
     @abstractmethod
     def state(self, model: str) -> StateHandle:
         """A handle on the present state of `model`."""
+
+    @abstractmethod
+    def forget(self, model: str) -> None:
+        """Drop the state of `model`, which is durable, from memory; if it is submitted again, `restore` is asked.
+
+        Handles keep what they show. A model of which the engine holds nothing may be forgotten, too.
+        """
 
     @abstractmethod
     def kill_worker(self, number: int, cause: str = "killed") -> None:

@@ -1,23 +1,63 @@
 """The thin loop between the scheduler, which decides, the engine, which does, and the recorder, which remembers."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from cerebro.errors import InternalError
 from cerebro.execution.deadlines import Deadlines
 from cerebro.execution.engine import Engine, StateHandle
-from cerebro.execution.forecast import nominal_seconds
 from cerebro.execution.scheduler import Scheduler
-from cerebro.messages import Abandon, Drain, Event, Launch, Unit, UnitFailed, UnitFinished
+from cerebro.messages import Abandon, Drain, Event, Launch, Ruling, Unit, UnitFailed, UnitFinished
+from cerebro.plan.program import Member
+from cerebro.plan.workload import Assign, Change
 
 _TICK_SECONDS = 0.2
 
 Partials = Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A ruling, and what has to be done for it."""
+
+    ruling: Ruling
+    change: Change | None = None
+    member: Member | None = None
+    """A new model."""
+    state: StateHandle | None = None
+    """What a new model starts from, if not from its initialisation."""
+    earlier: tuple[tuple[Unit, Partials], ...] = ()
+    """The visits of its epoch that a new model has behind it, as its ancestor made them."""
+
+
+class Steering(Protocol):
+    """Who decides which models live and how far they train, in a run whose workload is not fixed."""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing will be decided any more by itself."""
+        ...
+
+    def handle(self, events: Sequence[Event]) -> Sequence[Step]:
+        """Take in what happened, and what people ask meanwhile; gives what is to be done."""
+        ...
+
+
+class Fixed:
+    """Decides nothing: the workload stays what it is."""
+
+    over = True
+
+    def handle(self, events: Sequence[Event]) -> Sequence[Step]:
+        """Nothing is to be done."""
+        return ()
+
+
 class Log(Protocol):
     """Where the executor reports to; the recorder, in a real run."""
 
-    def record(self, event: Event, state: StateHandle | None) -> None:
+    def record(self, event: Event | Ruling, state: StateHandle | None) -> None:
         """Remember an event; `state` comes with the end of a train unit, and is to be released."""
         ...
 
@@ -33,6 +73,8 @@ class Watch(Protocol):
 
     def happened(self, event: Event) -> None: ...
 
+    def ruled(self, step: Step) -> None: ...
+
     def tick(self) -> None: ...
 
 
@@ -40,28 +82,38 @@ class Executor:
     """Runs a workload to its end; workers that are past their deadline are killed."""
 
     def __init__(
-        self, scheduler: Scheduler, engine: Engine, log: Log, watch: Watch, deadlines: Deadlines | None = None
+        self,
+        scheduler: Scheduler,
+        engine: Engine,
+        log: Log,
+        watch: Watch,
+        deadlines: Deadlines | None = None,
+        steering: Steering | None = None,
     ) -> None:
         self._scheduler, self._engine, self._log, self._watch = scheduler, engine, log, watch
-        self._deadlines = deadlines or Deadlines(nominal_seconds(scheduler.workload))
+        self._deadlines = deadlines or Deadlines(scheduler.nominal_seconds)
+        self._steering = steering or Fixed()
         self._partials: dict[tuple[str, str, int], list[Partials]] = {}
+        self._given_up: list[Event] = []
+        """Models that were given up, of which the steering has not heard."""
 
     def run(
         self,
         joined: Iterable[Event],
         earlier: Iterable[tuple[Unit, Partials]] = (),
         interrupted: Callable[[], bool] = lambda: False,
+        begun: Sequence[Step] = (),
     ) -> bool:
-        """Run until every model has ended; gives whether it came to that.
+        """Run until every model has ended, and nothing more is decided; gives whether it came to that.
 
         `joined` are the workers that are already there, `earlier` the units of a former run with their metric
-        partials. When `interrupted` says so, no unit is started any more, and those that run may end.
+        partials, `begun` what was decided before. When `interrupted` says so, no unit is started any more, and those that run may end.
         """
         for unit, partials in earlier:
             self._remember(unit, partials)
-        self._handle(list(joined))
+        self._handle(list(joined), begun)
         drained = False
-        while not self._scheduler.finished:
+        while not self._is_over(drained):
             if not drained and interrupted():
                 drained = True
                 self._scheduler.handle(Drain("interrupted"))  # launches nothing from here on
@@ -72,6 +124,11 @@ class Executor:
             self._watch.tick()
         return not drained
 
+    def _is_over(self, drained: bool) -> bool:
+        if not self._scheduler.finished or self._given_up:
+            return False
+        return drained or self._steering.over
+
     def _heard(self) -> list[Event]:
         """All that has happened by now: decisions are better when endings of one moment are known together."""
         event, events = self._engine.wait(_TICK_SECONDS), list[Event]()
@@ -80,20 +137,42 @@ class Executor:
             event = self._engine.wait(0)
         return events
 
-    def _handle(self, events: Sequence[Event]) -> None:
+    def _handle(self, events: Sequence[Event], begun: Sequence[Step] = ()) -> None:
         ended = [(event, self._taken_in(event)) for event in events]
-        commands = self._scheduler.handle(*events) if events else []
+        steps = [*begun, *self._steering.handle([*self._given_up, *events])]
+        self._given_up = []
+        for step in steps:
+            self._prepare(step)
+        changes = [step.change for step in steps if step.change is not None]
+        commands = self._scheduler.handle(*events, *changes) if events or changes else []
         for command in commands:
             if isinstance(command, Launch):
                 self._launch(command)
         # The workers are busy again: only now may something wait for the disk.
         for event, state in ended:
             self._log.record(event, state)
+        for step in steps:
+            self._log.record(step.ruling, step.state)
+            self._watch.ruled(step)
         for command in commands:
             if isinstance(command, Abandon):
                 self._give_up(command)
-        if not events:
+        if not (events or steps):
             self._log.settle()
+            self._check_progress()
+
+    def _prepare(self, step: Step) -> None:
+        """Let the engine know of a new model before anything of it is launched."""
+        if step.member is not None:
+            assert isinstance(step.change, Assign), "a new model has work to do"
+            self._engine.introduce(step.change.chain.model, step.member)
+            for unit, partials in step.earlier:
+                self._remember(unit, partials)
+
+    def _check_progress(self) -> None:
+        """A run in which nothing runs and nobody decides anything would wait for ever."""
+        if self._scheduler.finished and not self._scheduler.running and not self._steering.over:
+            raise InternalError("nothing runs, and the procedure waits for results that will not come")
 
     def _taken_in(self, event: Event) -> StateHandle | None:
         """The state that a train unit ended in, held before its model goes on."""
@@ -115,6 +194,7 @@ class Executor:
         failed = UnitFailed(abandon.unit, -1, "failed", abandon.reason)
         self._log.record(failed, None)
         self._watch.happened(failed)
+        self._given_up.append(failed)
 
     def _remember(self, unit: Unit, partials: Partials) -> None:
         """Keep the metric partials of the epoch that a model is in; those of its earlier epochs are not needed."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from cerebro.errors import InternalError
 from cerebro.messages import Unit
-from cerebro.plan.workload import Chain, Done, Workload
+from cerebro.plan.workload import Assign, Chain, Done, Workload
 
 
 @dataclass(slots=True)
@@ -42,6 +42,15 @@ class Ledger:
         for chain in self.workload.chains:
             done = self.workload.done.get(chain.model, Done())
             self._accounts[chain.model] = _Account(chain, done.epoch, set(done.train_shards), done.valid_visits)
+
+    def assign(self, change: Assign) -> None:
+        """Open an account for a new model, or let one lead further or less far."""
+        account = self._accounts.get(change.chain.model)
+        if account is None:
+            done = change.done
+            account = _Account(change.chain, done.epoch, set(done.train_shards), done.valid_visits)
+            self._accounts[change.chain.model] = account
+        account.chain = change.chain
 
     def launch(self, unit: Unit, worker: int) -> None:
         """Check a launch, and write it down."""

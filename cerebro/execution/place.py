@@ -38,6 +38,11 @@ class Place:
                 raise InternalError(f"{chain.model} cannot go on from {done}: its chain does not lead there")
             self.visit(self.unit(self._measured))
 
+    def follow(self, chain: Chain) -> None:
+        """Go on along another chain of the same model: it differs in how far it leads, or when it is due."""
+        self.chain = chain
+        self._look_ahead()
+
     @property
     def ended(self) -> bool:
         """Whether there is nothing left to visit."""

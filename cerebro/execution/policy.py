@@ -21,7 +21,8 @@ class Policy(ABC):
 
     - It is deterministic: a function of the workload, the events so far, and its own seed.
     - `begin` forgets everything and starts over; every model with `progress.needs` is ready.
-    - `ready` takes in a model that may run again; until then a chosen model is not offered.
+    - `ready` takes in a model that may run again, or is new; until then a chosen model is not offered. One that was
+      ready may be held meanwhile: `progress.needs` says so.
     - `choose` picks an idle worker and a ready model that needs it, or None. A policy that gives None while nothing
       runs at all stops the whole run.
     """

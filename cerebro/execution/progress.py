@@ -6,7 +6,7 @@ of 64 idle workers has a shard that this model still needs" is one `&`.
 
 from cerebro.execution.place import Place
 from cerebro.messages import Unit
-from cerebro.plan.workload import Done, Workload
+from cerebro.plan.workload import Assign, Chain, Done, Workload
 
 
 class Progress:
@@ -21,6 +21,8 @@ class Progress:
         self.workload = workload
         self.index = {chain.model: index for index, chain in enumerate(workload.chains)}
         self.places = [Place(chain, workload.done.get(chain.model, Done())) for chain in workload.chains]
+        self.held = set[int]()
+        """The models of which nothing is to be launched for now."""
         self.idle = 0
         """The workers that wait for a unit."""
         self.remaining = [sum(cost for _, cost in place.work_left()) for place in self.places]
@@ -30,11 +32,35 @@ class Progress:
         self.worker_load = [0] * workers
         """For each worker the nanoseconds of units that can run there alone and have not started; 0 unless pinned."""
         self._all_workers = (1 << workers) - 1
-        self._pinned_shards = [self._shards_of(worker) for worker in range(workers)]
+        self._pinned_shards = [self._shards_of(workload.chains, worker) for worker in range(workers)]
         for model in range(len(self.places)):
             self._add_loads(model, +1)
-        self.needs = [self._workers_for(place) for place in self.places]
+        self.needs = [self._workers_for(model) for model in range(len(self.places))]
         """For each model the workers that may run its next unit: none while one runs, and when all have ended."""
+
+    def assign(self, change: Assign, *, running: bool) -> int:
+        """Take in a new model, or another chain of one that is known and of which a unit may be `running`.
+
+        Gives its index.
+        """
+        chain = change.chain
+        if chain.model not in self.index:
+            return self._join(change)
+        model = self.index[chain.model]
+        place = self.places[model]
+        self._add_loads(model, -1)
+        before = sum(cost for _, cost in place.work_left())
+        place.follow(chain)
+        self._add_loads(model, +1)
+        self.remaining[model] += sum(cost for _, cost in place.work_left()) - before
+        self.held.discard(model)
+        self.needs[model] = 0 if running else self._workers_for(model)
+        return model
+
+    def hold(self, model: int) -> None:
+        """Let nothing more of a model be launched."""
+        self.held.add(model)
+        self.needs[model] = 0
 
     def shards(self, model: int, worker: int) -> int:
         """The shards that the next unit of `model` may visit on `worker`."""
@@ -52,12 +78,12 @@ class Progress:
         place = self.places[model]
         place.visit(unit)
         self.last_worker[model] = worker
-        self.needs[model] = self._workers_for(place)
+        self.needs[model] = self._workers_for(model)
 
     def put_back(self, model: int, unit: Unit) -> None:
         """A unit that had started has not happened."""
         self._count(model, unit, +1)
-        self.needs[model] = self._workers_for(self.places[model])
+        self.needs[model] = self._workers_for(model)
 
     def give_up(self, model: int, unit: Unit) -> None:
         """A unit that had started has failed, and nothing of its model is to be run any more."""
@@ -76,7 +102,20 @@ class Progress:
             for shard, cost in self.places[model].work_left():
                 self.worker_load[shard % self.workload.workers] += sign * cost
 
-    def _workers_for(self, place: Place) -> int:
+    def _join(self, change: Assign) -> int:
+        model, place = len(self.places), Place(change.chain, change.done)
+        self.index[change.chain.model] = model
+        self.places.append(place)
+        self.remaining.append(sum(cost for _, cost in place.work_left()))
+        self.last_worker.append(None)
+        self._add_loads(model, +1)
+        self.needs.append(self._workers_for(model))
+        return model
+
+    def _workers_for(self, model: int) -> int:
+        place = self.places[model]
+        if model in self.held:
+            return 0
         if not self.workload.pinned:
             return self._all_workers if place.next_shards else 0
         workers, shards = 0, place.next_shards
@@ -85,8 +124,7 @@ class Progress:
             shards >>= self.workload.workers
         return workers
 
-    def _shards_of(self, worker: int) -> int:
+    def _shards_of(self, chains: tuple[Chain, ...], worker: int) -> int:
         """All shards that are on `worker` when they are pinned."""
-        chains = self.workload.chains
         count = max((max(len(c.train_seconds), len(c.valid_seconds)) for c in chains), default=0)
         return sum(1 << shard for shard in range(worker, count, self.workload.workers))

@@ -11,9 +11,8 @@ from cerebro.storage.catalog import UnitRow
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """What makes a unit the last of its kind in an epoch, and an epoch the last of a model."""
+    """What makes a unit the last of its kind in an epoch."""
 
-    epochs: int
     train_visits: int
     valid_visits: int
 
@@ -23,9 +22,6 @@ class Finish:
 
     def ends_epoch(self, unit: Unit) -> bool:
         return self.ends_split(unit) and (unit.kind == "valid" or not self.valid_visits)
-
-    def ends_model(self, unit: Unit) -> bool:
-        return unit.epoch == self.epochs and self.ends_epoch(unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +35,10 @@ class Resumption:
     state_digest: str | None
 
 
-def resumption(rows: Sequence[UnitRow], checkpoint: Mapping[str, Any] | None, finish: Finish) -> Resumption:
-    """Where a model goes on, from its finished units in order and its last durable state."""
+def resumption(
+    rows: Sequence[UnitRow], checkpoint: Mapping[str, Any] | None, finish: Finish, start: Done = Done()
+) -> Resumption:
+    """Where a model goes on, from its finished units in order and its last durable state; without any, at `start`."""
     last = _index_of_checkpoint(rows, checkpoint)
     kept = list(rows[: last + 1])
     # Validation does not change a state: what was measured on the durable one still holds.
@@ -49,23 +47,25 @@ def resumption(rows: Sequence[UnitRow], checkpoint: Mapping[str, Any] | None, fi
             break
         kept.append(row)
     digest = checkpoint["state_digest"] if checkpoint is not None else None
-    return Resumption(_done(kept, finish), tuple(kept), tuple(rows[len(kept) :]), digest)
+    return Resumption(_done(kept, finish, start), tuple(kept), tuple(rows[len(kept) :]), digest)
 
 
 def _index_of_checkpoint(rows: Sequence[UnitRow], checkpoint: Mapping[str, Any] | None) -> int:
-    """The index of the train unit whose state is durable; -1 if there is none."""
+    """The index of the train unit whose state is durable; -1 if there is none, as where an ancestor made it."""
     if checkpoint is None:
         return -1
     place = ("train", checkpoint["epoch"], checkpoint["position"])
-    return next(i for i, row in enumerate(rows) if (row.unit.kind, row.unit.epoch, row.unit.position) == place)
+    places = ((i, (row.unit.kind, row.unit.epoch, row.unit.position)) for i, row in enumerate(rows))
+    return next((i for i, found in places if found == place), -1)
 
 
-def _done(rows: Sequence[UnitRow], finish: Finish) -> Done:
+def _done(rows: Sequence[UnitRow], finish: Finish, start: Done) -> Done:
     if not rows:
-        return Done()
+        return start
     last = rows[-1].unit
     if finish.ends_epoch(last):
         return Done(epoch=last.epoch + 1)
     visits = [row.unit for row in rows if row.unit.epoch == last.epoch]
-    shards = tuple(unit.shard for unit in visits if unit.kind == "train")
+    before = start.train_shards if start.epoch == last.epoch else ()
+    shards = (*before, *(unit.shard for unit in visits if unit.kind == "train"))
     return Done(last.epoch, shards, sum(unit.kind == "valid" for unit in visits))

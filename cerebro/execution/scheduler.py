@@ -9,7 +9,7 @@ from cerebro.execution.place import bits
 from cerebro.execution.policy import Policy
 from cerebro.execution.progress import Progress
 from cerebro.messages import Abandon, Drain, Event, Launch, Unit, UnitFailed, UnitFinished, WorkerJoined, WorkerLost
-from cerebro.plan.workload import Done, Workload
+from cerebro.plan.workload import Assign, Done, Hold, Workload
 
 DEATHS_MAX = 3
 """So many workers may die on one unit before its model is given up."""
@@ -18,8 +18,8 @@ DEATHS_MAX = 3
 class Scheduler:
     """Brings every chain of a workload to its end, on whatever workers are there.
 
-    It is a fold over events: the same events give the same commands. A worker that dies loses nothing but time; a
-    model whose code fails, or that kills worker after worker, ends alone.
+    It is a fold over events and changes of the workload: the same ones give the same commands. A worker that dies
+    loses nothing but time; a model whose code fails, or that kills worker after worker, ends alone.
 
     Raises:
         InternalError: the workload's `done` does not fit its chains.
@@ -31,14 +31,16 @@ class Scheduler:
         self._deaths: dict[Unit, int] = {}
         self._workers = 0
         """The workers that are there, idle or not, as bits."""
-        self._unended = sum(not place.ended for place in self._progress.places)
+        self._given_up = set[int]()
+        self._unended = {model for model, place in enumerate(self._progress.places) if not place.ended}
+        """The models with units that are to be launched, or run."""
         self._draining = False
         policy.begin(self._progress)
 
     @property
     def finished(self) -> bool:
         """Whether nothing runs, and nothing can be launched any more whatever happens."""
-        return not self._ledger.running and (self._draining or self._unended == 0)
+        return not self._ledger.running and (self._draining or not self._unended)
 
     @property
     def running(self) -> Mapping[int, Unit]:
@@ -54,8 +56,12 @@ class Scheduler:
         """How far a model has come: its units that ended well."""
         return self._progress.places[self._progress.index[model]].done()
 
-    def handle(self, *events: Event | Drain) -> list[Launch | Abandon]:
-        """Take in what happened, and give what is to be done.
+    def nominal_seconds(self, unit: Unit) -> float:
+        """What a unit is expected to take."""
+        return self._progress.places[self._progress.index[unit.model]].nanoseconds(unit) / 1e9
+
+    def handle(self, *events: Event | Drain | Assign | Hold) -> list[Launch | Abandon]:
+        """Take in what happened and what was changed, and give what is to be done.
 
         Events that happened at once are best given together: what is decided then knows all of them.
 
@@ -74,6 +80,10 @@ class Scheduler:
                     commands += self._lose(worker, cause, unit)
                 case WorkerJoined(worker):
                     self._join(worker)
+                case Assign():
+                    self._assign(event)
+                case Hold(model):
+                    self._hold(self._progress.index[model])
                 case Drain():
                     self._draining = True
                 case _:
@@ -95,6 +105,25 @@ class Scheduler:
         if not self._workers >> worker & 1:
             raise InternalError(f"{unit.model} is to run on worker {worker}, which is not there")
 
+    def _assign(self, change: Assign) -> None:
+        """A model is new, or is to be trained further or less far; one that was given up stays as it is."""
+        known = self._progress.index.get(change.chain.model)
+        if known in self._given_up:
+            return
+        running = any(unit.model == change.chain.model for unit in self._ledger.running.values())
+        self._ledger.assign(change)
+        model = self._progress.assign(change, running=running)
+        if self._progress.places[model].ended:
+            self._unended.discard(model)
+        else:
+            self._unended.add(model)
+        if self._progress.needs[model]:
+            self._policy.ready(model)
+
+    def _hold(self, model: int) -> None:
+        self._progress.hold(model)
+        self._unended.discard(model)
+
     def _finish(self, unit: Unit, worker: int) -> None:
         self._free(unit, worker, happened=True)
         model = self._progress.index[unit.model]
@@ -104,7 +133,7 @@ class Scheduler:
         if self._progress.needs[model]:
             self._policy.ready(model)
         else:
-            self._unended -= 1
+            self._unended.discard(model)
 
     def _lose(self, worker: int, cause: str, unit: Unit | None) -> list[Launch | Abandon]:
         """A worker is gone; its unit goes back, unless it has killed too many."""
@@ -122,7 +151,8 @@ class Scheduler:
             return [Abandon(unit, f"{DEATHS_MAX} workers died on it, the last one: {cause}")]
         model = self._progress.index[unit.model]
         self._progress.put_back(model, unit)
-        self._policy.ready(model)
+        if self._progress.needs[model]:
+            self._policy.ready(model)
         return []
 
     def _join(self, worker: int) -> None:
@@ -136,5 +166,7 @@ class Scheduler:
         self._progress.idle |= 1 << worker
 
     def _give_up(self, unit: Unit) -> None:
-        self._progress.give_up(self._progress.index[unit.model], unit)
-        self._unended -= 1
+        model = self._progress.index[unit.model]
+        self._progress.give_up(model, unit)
+        self._given_up.add(model)
+        self._unended.discard(model)

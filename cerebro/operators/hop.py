@@ -5,12 +5,24 @@ train unit copies it out again.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+from cerebro.ids import model_index
 from cerebro.plan.cost import Profile
 from cerebro.plan.logical import Train, varying_names
 from cerebro.plan.order import visit_orders
 from cerebro.plan.physical import Hop, TrainGroup
 from cerebro.plan.workload import Chain, Done, Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """How far a model is trained for now."""
+
+    until: int
+    """The epoch at whose end it pauses."""
+    due: float = 0.0
+    """What decides which model goes first: earlier ones do."""
 
 
 def hop(
@@ -21,10 +33,15 @@ def hop(
     policy: str,
     engine: str,
     done: Mapping[str, Done] | None = None,
+    goals: Mapping[str, Goal] | None = None,
 ) -> Hop:
-    """The physical operator for `train`; models without a profile (their pilot failed) are left out."""
+    """The physical operator for `train`; models without a profile (their pilot failed) are left out.
+
+    `goals` says how far models go where that is not the end of the experiment.
+    """
     models = {model: config for model, config in train.configs.items() if model in profiles}
-    chains = tuple(_chain(train, index, model, profiles[model]) for index, model in _indexed(train, models))
+    usual, goals = Goal(train.epochs), goals or {}
+    chains = tuple(chain(train, model, profiles[model], goals.get(model, usual)) for model in models)
     workload = Workload(chains, workers, done=dict(done or {}))
     return Hop(_groups(models, profiles), workload, policy, train.order, engine)
 
@@ -44,19 +61,16 @@ def _state_bytes(hop: Hop) -> list[int]:
     return [by_model[chain.model] for chain in hop.workload.chains]
 
 
-def _indexed(train: Train, models: Mapping[str, object]) -> list[tuple[int, str]]:
-    """Each model with its place among all that were declared, which decides its order in a latin square."""
-    return [(index, model) for index, model in enumerate(train.configs) if model in models]
-
-
-def _chain(train: Train, index: int, model: str, profile: Profile) -> Chain:
+def chain(train: Train, model: str, profile: Profile, goal: Goal) -> Chain:
+    """The units of one model; its number decides its place in a latin square."""
     scan = train.scan
     return Chain(
         model=model,
-        epochs=train.epochs,
+        epochs=goal.until,
         train_seconds=tuple(profile.train_seconds(rows) for rows in scan.train_rows),
         valid_seconds=tuple(profile.valid_seconds(rows) for rows in scan.valid_rows),
-        orders=visit_orders(train.order, train.seed, train.epochs, len(scan.train_rows), index),
+        orders=visit_orders(train.order, train.seed, goal.until, len(scan.train_rows), model_index(model)),
+        due=goal.due,
     )
 
 

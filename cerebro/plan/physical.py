@@ -49,8 +49,10 @@ class Hop(Node):
     def label(self) -> str:
         chain = self.workload.chains[0]
         valid = f" (+ {len(chain.valid_seconds)} valid)" if chain.valid_seconds else ""
+        epochs = {chain.epochs for chain in self.workload.chains}
+        length = count_text(max(epochs), "epoch")
         return (
-            f"Hop  {count_text(chain.epochs, 'epoch')} · {count_text(len(self.workload.chains), 'model')} × "
+            f"Hop  {'up to ' * (len(epochs) > 1)}{length} · {count_text(len(self.workload.chains), 'model')} × "
             f"{count_text(len(chain.train_seconds), 'shard')}{valid} on "
             f"{count_text(self.workload.workers, f'{self.engine} worker')}"
         )

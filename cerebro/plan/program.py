@@ -1,9 +1,57 @@
 """What every worker must know to run any unit of one experiment."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from cerebro.messages import Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestor:
+    """The state of another model that a warm clone starts from, and how far that one had come."""
+
+    model: str
+    state_digest: str
+    optimizer: Literal["keep", "reset"]
+    """Whether the state of the optimizer is taken over with the weights; its settings are the clone's own."""
+    epoch: int
+    """The epoch of the clone's first unit, from 1."""
+    train_shards: tuple[int, ...] = ()
+    """The train shards that were visited in that epoch, in order."""
+    valid_visits: int = 0
+    """The number of valid shards that were visited in that epoch."""
+    measuring: bool = False
+    """Whether all train shards were visited, and only valid ones are left in that epoch."""
+
+    def is_adopted_by(self, unit: Unit) -> bool:
+        """Whether `unit` of the clone starts from the ancestor's state: up to its first train unit all do."""
+        first = (self.epoch + 1, 0) if self.measuring else (self.epoch, len(self.train_shards))
+        if unit.kind == "train":
+            return (unit.epoch, unit.position) == first
+        return unit.kind == "valid" and unit.epoch < first[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One model of a program: what makes it the model it is."""
+
+    config: Mapping[str, Any]
+    repeat: int = 0
+    """Which of the seeds of its config this is: part of the key of every random stream."""
+    ancestor: Ancestor | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The member as JSON; `member_of` is the inverse."""
+        return asdict(self)
+
+
+def member_of(value: Mapping[str, Any]) -> Member:
+    """The member that `as_json` wrote."""
+    found = value["ancestor"]
+    fields: dict[str, Any] = {**found, "train_shards": tuple(found["train_shards"])} if found else {}
+    return Member(value["config"], value["repeat"], Ancestor(**fields) if found else None)
 
 
 @dataclass(frozen=True)
@@ -12,10 +60,9 @@ class Program:
 
     build: Callable[[Mapping[str, Any]], Any]
     data: Path
-    configs: Mapping[str, Mapping[str, Any]]
-    """The config of each model, by id."""
     seed: int
-    repeat: int = 0
+    members: Mapping[str, Member] = field(default_factory=dict[str, Member])
+    """The models that are known from the beginning, by id; an engine may be told of more."""
     independent: bool = False
     device: str = "cpu"
     """`cpu`, or `cuda` for one worker per GPU."""

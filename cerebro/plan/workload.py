@@ -22,6 +22,8 @@ class Chain:
     """Nominal seconds of one visit of each valid shard; empty without a valid split."""
     orders: tuple[Order, ...] | None
     """For each epoch the train shard at each position; None: any order, as the scheduler picks (`free`)."""
+    due: float = 0.0
+    """What decides first: among models that may run, those that are due earlier go before all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +51,22 @@ class Workload:
     pinned: bool = False
     done: Mapping[str, Done] = field(default_factory=dict)
     """Progress by model, for the models that have any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """A change of a workload: from now on this is the chain of its model, which may be a new one."""
+
+    chain: Chain
+    done: Done = field(default_factory=Done)
+    """How far a new model has come; one that is known stays where it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A change of a workload: nothing more of this model is launched, until it is assigned a chain again."""
+
+    model: str
+
+
+Change = Assign | Hold

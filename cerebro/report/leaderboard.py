@@ -8,6 +8,7 @@ from cerebro.quantities import count_text
 from cerebro.report.wording import first_line
 from cerebro.spec.experiment import objective
 from cerebro.storage.catalog import CatalogReader
+from cerebro.storage.spending import known_price, run_costs
 
 Mode = Literal["max", "min"]
 Row = dict[str, Any]
@@ -20,14 +21,15 @@ def leaderboard(reader: CatalogReader) -> list[Row]:
     """The models, best first, each with the metrics of its last finished epoch.
 
     A row holds model, config, status, epochs, `metrics` (`{"train": {...}, "valid": {...}}`), state_digest, seconds
-    and badge, and `error` for a model that failed or diverged. Everything in it is JSON: NaN and infinities are None.
-    Models without a value of the deciding metric come after those with one, failed and diverged models last.
+    and badge, `error` for a model that failed or diverged, and `dollars` where a price is known. Everything in it is
+    JSON: NaN and infinities are None. Models without a value of the deciding metric come after those with one, failed
+    and diverged models last.
     """
     experiment = reader.experiment()
     models = reader.models()
     values = _last_metrics(reader.metrics(), {model["model"]: model["epochs"] for model in models})
     rows = [_row(model, values.get(model["model"], {})) for model in models]
-    return ranked(rows, experiment["metric"], experiment["mode"])
+    return ranked(_priced(rows, reader), experiment["metric"], experiment["mode"])
 
 
 def ranked(rows: Sequence[Row], metric: str, mode: str) -> list[Row]:
@@ -113,6 +115,18 @@ def _row(model: Mapping[str, Any], values: Mapping[str, dict[str, float | None]]
         "badge": model["badge"],
     }
     return {**row, "error": model["error"] or ""} if model["status"] in ENDED_BADLY else row
+
+
+def _priced(rows: list[Row], reader: CatalogReader) -> list[Row]:
+    """The rows, each with what its model's units cost; as they are, where nobody gave a price."""
+    if known_price(reader) is None:
+        return rows
+    runs = run_costs(reader)
+    uses = ((run, model, use) for run in runs for model, use in run.models.items())
+    dollars = dict.fromkeys((row["model"] for row in rows), 0.0)
+    for run, model, use in uses:
+        dollars[model] = dollars.get(model, 0.0) + (run.dollars_of(use.seconds) or 0.0)
+    return [{**row, "dollars": dollars[row["model"]]} for row in rows]
 
 
 def _rank(row: Row, metric: str, mode: str) -> tuple[int, float, tuple[int, str]]:

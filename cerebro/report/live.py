@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from cerebro.messages import Abandon, Event, Launch
-from cerebro.plan.workload import Workload
+from cerebro.messages import Event, Launch, Ruling
+from cerebro.plan.workload import Chain, Workload
 from cerebro.quantities import count_text, seconds_text
 from cerebro.report.leaderboard import column_title
 from cerebro.report.render import ROWS, best_text, render, totals_text
@@ -89,10 +89,11 @@ class LiveDisplay:
         if self._progress is not None:
             self._ended(self._progress.happened(event, self._clock()))
 
-    def abandoned(self, abandon: Abandon) -> None:
-        """A model is given up because workers died on it again and again."""
+    def ruled(self, ruling: Ruling, chain: Chain | None) -> None:
+        """Something was decided; `chain` is the work that its model has from now on, if that has changed."""
         if self._progress is not None:
-            self._ended(self._progress.ended(abandon.unit.model, "failed", abandon.reason))
+            self._progress.ruled(ruling, chain)
+            self._changed = True
 
     def tick(self) -> None:
         """Bring what is shown up to date, if it is old enough; cheap otherwise."""

@@ -8,7 +8,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from cerebro.quantities import seconds_text
+from cerebro.quantities import dollars_text, seconds_text
 from cerebro.report.leaderboard import ENDED_BADLY, Row, best_of, column_title, error_lines, metric_columns
 from cerebro.report.wording import config_text, flat, number_text, split_keys, value_text
 
@@ -17,6 +17,7 @@ DETAILS = ("cost", "valid", "badge", "train")
 _FACTS: Mapping[str, Callable[[Row], str]] = {
     "epochs": lambda row: str(row["epochs"]),
     "time": lambda row: seconds_text(row["seconds"]),
+    "cost": lambda row: dollars_text(row["dollars"]),
     "badge": lambda row: row["badge"],
     "status": lambda row: row["status"],
 }
@@ -41,8 +42,8 @@ def table(rows: Sequence[Row], metric: str, mode: str, title: str, detail: int =
     train = [column for column in others if column[0] == "train" and "train" in parts]
     columns = [decides, *valid, *train]
     has_notes = any(row["status"] != "finished" for row in rows)
-    cost = ["epochs", "time"] if "cost" in parts else []
-    facts = [*cost, *(["badge"] if "badge" in parts else []), *(["status"] if has_notes else [])]
+    facts = _cost_facts(rows) if "cost" in parts else []
+    facts += [*(["badge"] if "badge" in parts else []), *(["status"] if has_notes else [])]
     _add_columns(shown, varying, columns, mode, facts)
     best = best_of(rows, metric)
     for place, (row, config) in enumerate(zip(rows, configs, strict=True), start=1):
@@ -80,7 +81,12 @@ def _add_columns(
         heading = Text(column_title(column) + arrow)
         shown.add_column(heading, justify="right", style=style, header_style=style or "", no_wrap=True)
     for fact in facts:
-        shown.add_column(fact, justify="right" if fact in ("epochs", "time") else "left", no_wrap=True)
+        shown.add_column(fact, justify="right" if fact in ("epochs", "time", "cost") else "left", no_wrap=True)
+
+
+def _cost_facts(rows: Sequence[Row]) -> list[str]:
+    """What a model cost: in dollars too, where a price is known."""
+    return ["epochs", "time", *(["cost"] if rows and "dollars" in rows[0] else [])]
 
 
 def _row_style(row: Row, is_best: bool) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cerebro.messages import Event, Launch, PilotFailed, Unit, UnitFailed, UnitFinished, WorkerJoined, WorkerLost
+from cerebro.messages import Event, Launch, PilotFailed, Ruling, Unit, UnitFailed, UnitFinished, WorkerJoined, WorkerLost
 from cerebro.plan.workload import Chain, Done, Workload
 from cerebro.report.snapshot import ENDED, ModelProgress, Snapshot, WorkerProgress, eta
 from cerebro.report.wording import first_line, flat, split_keys
@@ -67,11 +67,11 @@ class Tracking:
         self._timed = _timed(goal.workload)
         self._workers: dict[int, _Worker] = {index: _Worker(now) for index in range(goal.workload.workers)}
         configs = {model: flat(config) for model, config in goal.configs.items()}
-        varying, _ = split_keys(list(configs.values()))
+        self._varying, _ = split_keys(list(configs.values()))
         chains = {chain.model: chain for chain in goal.workload.chains}
         self.models: dict[str, _Model] = {}
         for model, config in configs.items():
-            shown = {key: config[key] for key in varying if key in config}
+            shown = self._shown(config)
             done = goal.workload.done.get(model, Done())
             state = self._started(shown, chains.get(model), done, (statuses or {}).get(model))
             self._remember(state, (done_values or {}).get(model, {}))
@@ -104,6 +104,29 @@ class Tracking:
             case _:
                 pass
         return None
+
+    def ruled(self, ruling: Ruling, chain: Chain | None) -> None:
+        """Something was decided; `chain` is the work that its model has from now on, if that has changed."""
+        if ruling.model is None:
+            return
+        if ruling.member is not None:
+            done = Done(ruling.epoch + 1)
+            self.models[ruling.model] = self._started(self._shown(flat(ruling.member["config"])), chain, done, None)
+            return
+        model = self.models.get(ruling.model)
+        if model is None or model.status in ("failed", "diverged"):
+            return
+        if ruling.kind in ("paused", "stopped", "model finished"):
+            model.status, model.remaining = ruling.kind.removeprefix("model "), 0.0
+        elif chain is not None:
+            per_epoch = len(chain.train_seconds) + len(chain.valid_seconds)
+            model.chain, model.total = chain, chain.epochs * per_epoch
+            model.status = "training" if model.done else "waiting"
+            model.remaining = self._remaining(chain, Done(model.epoch + 1))
+
+    def _shown(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        shown = {key: config[key] for key in self._varying if key in config}
+        return shown or dict(config)
 
     def ended(self, model: str, status: str, error: str = "") -> str | None:
         """A model has no more units to come; gives its id, or None where that was known."""

@@ -1,12 +1,17 @@
 """From what the user said to the logical plan, and to the identity that a resumed run is compared with."""
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from cerebro.errors import SpecError, StoreError
-from cerebro.ids import digest, model_id
+from cerebro.control.procedure import Procedure, Terms
+from cerebro.control.steering import Steering
+from cerebro.ids import digest
+from cerebro.messages import Ruling
 from cerebro.plan.logical import Scan, Select, Train
+from cerebro.plan.program import Member, member_of
 from cerebro.spec.code import code_parts
 from cerebro.spec.experiment import ExperimentSpec
 from cerebro.storage.dataset import Dataset, open_dataset
@@ -19,8 +24,8 @@ class Declaration:
 
     spec: ExperimentSpec
     dataset: Dataset
-    configs: Mapping[str, Mapping[str, Any]]
-    """The config of each model, by id."""
+    members: Mapping[str, Member]
+    """The models that the search begins with, by id."""
     identity: Mapping[str, Any]
     """Everything that the answer depends on, as JSON."""
     select: Select
@@ -29,6 +34,43 @@ class Declaration:
     @property
     def plan_id(self) -> str:
         return digest(self.identity)
+
+    @property
+    def configs(self) -> dict[str, Mapping[str, Any]]:
+        """The config of each model that the search begins with, by id."""
+        return {model: member.config for model, member in self.members.items()}
+
+    @property
+    def actor(self) -> str:
+        """The name under which the procedure's decisions are logged."""
+        return self.identity["search"]["procedure"]
+
+    def steering(self, models_max: int | None = None) -> Steering:
+        """Who decides, at the very beginning."""
+        return steering_of(self.spec, models_max)
+
+
+def steering_of(spec: ExperimentSpec, models_max: int | None = None) -> Steering:
+    """Who decides in an experiment; its search stays as it is.
+
+    Raises:
+        SpecError: the search does not fit the experiment.
+    """
+    if not isinstance(spec.search, Procedure):
+        raise SpecError(f"Experiment.search: {spec.search!r} is not a cerebro.control.Procedure")
+    return Steering(
+        copy.deepcopy(spec.search),
+        Terms(spec.seed, spec.mode, spec.epochs),
+        actor=spec.search.describe()["procedure"],
+        repeats=spec.repeats,
+        deterministic=spec.deterministic,
+        models_max=models_max,
+    )
+
+
+def members_of(rulings: list[Ruling]) -> dict[str, Member]:
+    """The new models among some rulings."""
+    return {ruling.model: member_of(ruling.member) for ruling in rulings if ruling.member and ruling.model}
 
 
 def declare(spec: ExperimentSpec, device: str) -> Declaration:
@@ -41,11 +83,12 @@ def declare(spec: ExperimentSpec, device: str) -> Declaration:
     dataset = open_dataset(spec.data)
     split, metric = spec.objective
     _check_split(spec, split, dataset)
-    configs = {model_id(index): config for index, config in enumerate(spec.search.configs())}
+    members = members_of(steering_of(spec).begin())
+    configs = {model: member.config for model, member in members.items()}
     scan = Scan(dataset.path.name, _rows(dataset, "train"), _rows(dataset, "valid"))
     train = Train(configs, spec.epochs, spec.order, spec.seed, scan)
     return Declaration(
-        spec, dataset, configs, _identity(spec, dataset, device), Select(split, metric, spec.mode, train), train
+        spec, dataset, members, _identity(spec, dataset, device), Select(split, metric, spec.mode, train), train
     )
 
 
@@ -73,6 +116,8 @@ def _identity(spec: ExperimentSpec, dataset: Dataset, device: str) -> dict[str, 
         "seed": spec.seed,
         "order": spec.order,
         "independent": spec.independent,
+        "repeats": spec.repeats,
+        "deterministic": spec.deterministic,
         "code": code_parts(spec.build),
         "device": device,
         "streams": SCHEME,

@@ -1,20 +1,27 @@
 """Who shows a run to a person: the live display, or nobody."""
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
-from cerebro.execution.executor import Watch
+from cerebro.execution.executor import Step, Watch
 from cerebro.messages import Event, Launch
-from cerebro.plan.workload import Workload
+from cerebro.plan.workload import Assign, Workload
 from cerebro.report.leaderboard import leaderboard
 from cerebro.report.live import LiveDisplay
 from cerebro.session.declaration import Declaration
 from cerebro.storage.catalog import CatalogReader
 
 
+Configs = Mapping[str, Mapping[str, Any]]
+"""The config of each model, by id."""
+
+
 class Display(Watch, Protocol):
     """Shows a run from its beginning to its end."""
 
-    def begin(self, declaration: Declaration, workload: Workload, reader: CatalogReader) -> None: ...
+    def begin(
+        self, declaration: Declaration, configs: Configs, workload: Workload, reader: CatalogReader
+    ) -> None: ...
 
     def end(self, status: str) -> None: ...
 
@@ -22,11 +29,15 @@ class Display(Watch, Protocol):
 class Silent:
     """Shows nothing."""
 
-    def begin(self, declaration: Declaration, workload: Workload, reader: CatalogReader) -> None: ...
+    def begin(
+        self, declaration: Declaration, configs: Configs, workload: Workload, reader: CatalogReader
+    ) -> None: ...
 
     def launched(self, launch: Launch) -> None: ...
 
     def happened(self, event: Event) -> None: ...
+
+    def ruled(self, step: Step) -> None: ...
 
     def tick(self) -> None: ...
 
@@ -36,18 +47,24 @@ class Silent:
 class Shown(Silent):
     """Shows the live display, with what is known of a resumed run from before."""
 
+    def ruled(self, step: Step) -> None:
+        chain = step.change.chain if isinstance(step.change, Assign) else None
+        self._live.ruled(step.ruling, chain)
+
     def __init__(self) -> None:
         self._live = LiveDisplay()
         self.launched, self.happened = self._live.launched, self._live.happened
         self.tick, self.end = self._live.tick, self._live.end
 
-    def begin(self, declaration: Declaration, workload: Workload, reader: CatalogReader) -> None:
+    def begin(
+        self, declaration: Declaration, configs: Configs, workload: Workload, reader: CatalogReader
+    ) -> None:
         rows = leaderboard(reader)
         self._live.begin(
             declaration.spec.name,
             declaration.spec.metric,
             declaration.spec.mode,
-            declaration.configs,
+            configs,
             workload,
             {row["model"]: row["metrics"] for row in rows},
             {row["model"]: row["status"] for row in rows},

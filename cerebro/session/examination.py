@@ -79,9 +79,9 @@ def examine(folder: ExperimentFolder, held: bool = False) -> Examination:
 
 
 def finish_of(experiment: Mapping[str, Any]) -> Finish:
-    """What ends an epoch and a model, from the experiment's row."""
+    """What ends an epoch, from the experiment's row."""
     plan = experiment["plan"] or {"train_shards": 1, "valid_shards": 0}
-    return Finish(experiment["epochs"], plan["train_shards"], plan["valid_shards"])
+    return Finish(plan["train_shards"], plan["valid_shards"])
 
 
 def _log(folder: ExperimentFolder) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from cerebro.plan.node import tree
 from cerebro.session.declaration import Declaration, check_same, declare
 from cerebro.session.display import make_display
 from cerebro.session.pilot import pilot, remembered_profiles
+from cerebro.session.expectation import expected_work
 from cerebro.session.planning import Means, actual_text, physical_text, plan
 from cerebro.session.result import Result
 from cerebro.session.run import Run
@@ -87,7 +88,7 @@ class Experiment(ExperimentSpec):
         if stage == "logical":
             return tree(declaration.select)
         profiles = self._profiles(declaration, means, chosen, Store(store))
-        physical, _ = plan(declaration, profiles, means)
+        physical, _ = plan(declaration, expected_work(declaration, profiles), means)
         if stage == "physical":
             return physical_text(physical)
         with closing(Store(store).experiment(self.name).reader()) as reader:
@@ -106,7 +107,7 @@ class Experiment(ExperimentSpec):
         """
         declaration, means, chosen = self._prepare(workers, "local", device, policy)
         profiles = self._profiles(declaration, Means(_usable_cores(), policy, "local"), chosen, Store(store))
-        physical, chosen_policy = plan(declaration, profiles, means)
+        physical, chosen_policy = plan(declaration, expected_work(declaration, profiles), means)
         return forecast(physical.hop.workload, chosen_policy)
 
     def result(self, store: StorePath = None) -> Result:

@@ -1,14 +1,14 @@
 """From the logical plan and the pilot's profiles to a physical plan with its cost."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cerebro.errors import PlanError
 from cerebro.execution.forecast import forecast
 from cerebro.execution.policies import make_policy
 from cerebro.execution.policy import Policy
-from cerebro.operators.hop import hop, moved_bytes
+from cerebro.operators.hop import Goal, hop, moved_bytes
 from cerebro.plan.cost import Cost, Profile
 from cerebro.plan.node import Node, tree
 from cerebro.plan.physical import Hop, PhysicalPlan, TrainGroup
@@ -30,21 +30,37 @@ class Means:
     engine: str
 
 
-def plan(
-    declaration: Declaration, profiles: Mapping[str, Profile], means: Means, done: Mapping[str, Done] | None = None
-) -> tuple[PhysicalPlan, Policy]:
-    """The physical plan for what is left to do, and the policy that its cost was forecast with.
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is to be trained, by model."""
+
+    configs: Mapping[str, Mapping[str, Any]]
+    profiles: Mapping[str, Profile]
+    goals: Mapping[str, Goal] = field(default_factory=dict[str, Goal])
+    """How far, where that is not the end of the experiment."""
+    done: Mapping[str, Done] = field(default_factory=dict[str, Done])
+    """How far they have come."""
+
+
+def plan(declaration: Declaration, work: Work, means: Means) -> tuple[PhysicalPlan, Policy]:
+    """The physical plan for what is to be done, and the policy that its cost was forecast with.
 
     Raises:
         PlanError: it needs more memory than there is.
     """
     operator = hop(
-        declaration.train, profiles, workers=means.workers, policy=means.policy, engine=means.engine, done=done
+        replace(declaration.train, configs=work.configs),
+        work.profiles,
+        workers=means.workers,
+        policy=means.policy,
+        engine=means.engine,
+        done=work.done,
+        goals=work.goals,
     )
     policy = make_policy(means.policy, operator.workload, declaration.spec.seed)
     expected = forecast(operator.workload, policy)
-    cost = Cost(expected.makespan_seconds, _peak_bytes(operator, profiles), moved_bytes(operator))
-    _check_memory(cost, profiles, means)
+    cost = Cost(expected.makespan_seconds, _peak_bytes(operator, work.profiles), moved_bytes(operator))
+    _check_memory(cost, work.profiles, means)
     root = replace(declaration.select, train=operator)
     return PhysicalPlan(root, operator, cost, expected.lower_bound_seconds), policy
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from cerebro.errors import StoreError
 from cerebro.execution.resume import Finish, Resumption, resumption
+from cerebro.session.members import start_in
 from cerebro.storage.catalog import FILE, Catalog, CatalogReader, UnitRow
 from cerebro.storage.checkpoints import Checkpoints
 from cerebro.storage.store import ExperimentFolder
@@ -31,7 +32,11 @@ def resume(catalog: Catalog, finish: Finish, checkpoints: Checkpoints) -> dict[s
     ended = {model["model"] for model in catalog.models() if model["status"] in ENDED}
     forget_unsound(catalog, checkpoints, set(units_by_model(catalog)) - ended)
     newest = catalog.last_checkpoints()
-    past = {model: resumption(rows, newest.get(model), finish) for model, rows in units_by_model(catalog).items()}
+    starts = {row["model"]: start_in(row) for row in catalog.models()}
+    past = {
+        model: resumption(rows, newest.get(model), finish, starts[model])
+        for model, rows in units_by_model(catalog).items()
+    }
     with catalog.transaction():
         for model, part in past.items():
             if part.forgotten and model not in ended:

@@ -6,6 +6,7 @@ from contextlib import closing
 
 from cerebro.execution.resume import resumption
 from cerebro.session.examination import Examination, Finding, examine, finish_of
+from cerebro.session.members import start_in
 from cerebro.session.recovery import forget_unsound, note_torn_log, roll_back, torn_catalog_log, units_by_model
 from cerebro.storage.catalog import Catalog
 from cerebro.storage.salvage import replace_catalog, salvage
@@ -58,10 +59,12 @@ def _roll_back(catalog: Catalog, models: set[str], done: Sequence[Finding]) -> N
     finish, newest = finish_of(catalog.experiment()), catalog.last_checkpoints()
     broken = {finding.model for finding in done if finding.about == "units"}
     units = units_by_model(catalog)
+    starts = {row["model"]: start_in(row) for row in catalog.models()}
     with catalog.transaction():
         for model in sorted(models):
             for row in catalog.rows("checkpoints", model) if model in broken else ():
                 catalog.forget_checkpoint(model, row["state_digest"])
-            past = resumption(units.get(model, ()), None if model in broken else newest.get(model), finish)
+            checkpoint = None if model in broken else newest.get(model)
+            past = resumption(units.get(model, ()), checkpoint, finish, starts[model])
             if past.forgotten:
                 roll_back(catalog, model, past)

@@ -1,16 +1,19 @@
 """Training one model again, alone and inline, from its lineage: the proof that it can be trusted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
 from cerebro.engines.inline import InlineEngine
 from cerebro.errors import StoreError
+from cerebro.execution.engine import Engine
 from cerebro.execution.replay import Difference, replay_units
-from cerebro.plan.program import Program
+from cerebro.plan.program import Member, Program
 from cerebro.session.declaration import check_same, declare
 from cerebro.session.lineage import declaration_of
+from cerebro.session.members import members_in
 from cerebro.spec.experiment import ExperimentSpec
+from cerebro.storage.catalog import CatalogReader, UnitRow
 from cerebro.storage.store import ExperimentFolder
 
 
@@ -50,6 +53,8 @@ def replay(
         reader.check_model(model)
         experiment, rows = reader.experiment(), reader.units(model)
         said = declaration_of(reader, model)
+        members = members_in(reader)
+        rows = [*ancestry(model, members, reader), *rows]
     declaration = declare(spec, experiment["spec"]["device"])
     if said != experiment["spec"] and declaration.identity == experiment["spec"]:
         raise StoreError(
@@ -62,12 +67,40 @@ def replay(
     program = Program(
         build=spec.build,
         data=declaration.dataset.path,
-        configs=declaration.configs,
+        members=members,
         seed=spec.seed,
         independent=spec.independent,
         device=experiment["spec"]["device"],
     )
     with closing(InlineEngine()) as engine:
-        engine.open(program, 1, lambda model: None)
+        engine.open(program, 1, lambda model: _ancestors_state(engine, members[model]))
         done, difference = replay_units(engine, rows, experiment["fingerprint"], progress)
     return Replay(model, done, difference)
+
+
+def ancestry(model: str, members: Mapping[str, Member], reader: CatalogReader) -> list[UnitRow]:
+    """The train units of its ancestors that lead to the state a model starts from, oldest first; none if it is no clone.
+
+    Raises:
+        StoreError: the log does not lead to that state.
+    """
+    ancestor = members[model].ancestor
+    if ancestor is None:
+        return []
+    rows = [row for row in reader.units(ancestor.model) if row.unit.kind == "train"]
+    ends = [index for index, row in enumerate(rows) if row.state_digest == ancestor.state_digest]
+    if not ends:
+        if members[ancestor.model].ancestor == ancestor:  # cloned before it was trained any further itself
+            return ancestry(ancestor.model, members, reader)
+        raise StoreError(f"{ancestor.model} has no unit that ends in {ancestor.state_digest}, from which {model} starts")
+    return [*ancestry(ancestor.model, members, reader), *rows[: ends[0] + 1]]
+
+
+def _ancestors_state(engine: Engine, member: Member) -> bytes | None:
+    if member.ancestor is None:
+        return None
+    handle = engine.state(member.ancestor.model)
+    try:
+        return bytes(handle.view())
+    finally:
+        handle.release()

@@ -1,38 +1,39 @@
 """One run of an experiment: pilot, plan, execute, record."""
 
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
-from cerebro.errors import EngineError, StoreError
+from cerebro.control.console import Console
+from cerebro.control.validation import facts_in
+from cerebro.errors import StoreError
 from cerebro.execution.engine import Engine
-from cerebro.execution.executor import Executor
+from cerebro.execution.executor import Executor, Step
 from cerebro.execution.profiler import PilotReport, Profiler
-from cerebro.execution.recorder import Lineage, Origin, Recorder
+from cerebro.execution.recorder import Lineage, Newcomers, Origin, Recorder
 from cerebro.execution.resume import Finish, Resumption
 from cerebro.execution.scheduler import Scheduler
 from cerebro.ids import canonical_json, digest
-from cerebro.messages import WorkerJoined
 from cerebro.plan.cost import Profile
-from cerebro.plan.physical import PhysicalPlan
-from cerebro.plan.program import Program
+from cerebro.plan.program import Member, Program
 from cerebro.session.declaration import Declaration, check_same
 from cerebro.session.display import Display
+from cerebro.session.interrupts import interruptible, quick_turns
+from cerebro.session.numerics import check_fingerprint, common_fingerprint
 from cerebro.session.pilot import pilot
-from cerebro.session.planning import Means, plan, plan_record
+from cerebro.session.planning import Means, Work, plan, plan_record
+from cerebro.session.members import member_in, members_in, start_of
+from cerebro.session.recall import recall
 from cerebro.session.recovery import ENDED, note_torn_log, resume, torn_catalog_log
+from cerebro.session.handle import shape_check
+from cerebro.session.steering import RunSteering, earlier_visits
 from cerebro.storage.catalog import Catalog
+from cerebro.storage.inbox import Inbox
 from cerebro.storage.store import ExperimentFolder, Store
 
 T = TypeVar("T")
-
-
-_TURN_SECONDS = 0.0002
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class Run:
     device: str
     make_engine: Callable[[], Engine]
     display: Display
+    starts: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    """What clones of this run start from, until it is durable."""
 
     def execute(self) -> bool:
         """Train until every model has ended; gives whether it came to that, or was interrupted.
@@ -65,67 +68,105 @@ class Run:
         with closing(self.folder.reader()) as reader:
             check_same(self.declaration.identity, reader.experiment()["spec"], self.folder.path)
             reader.check()
-            return all(model["status"] in ENDED for model in reader.models())
+            return reader.experiment()["status"] == "finished" and not Inbox(self.folder.path).pending()
 
     def _with_engine(self, engine: Engine) -> bool:
         opened_at = time.time()
         engine.open(self.program(), self.means.workers, self._restore)
         profiler = Profiler(engine)
         profiler.wait_for_workers(self.means.workers)
-        fingerprint = _common_fingerprint(list(profiler.workers.values()))
+        fingerprint = common_fingerprint(list(profiler.workers.values()))
         report = pilot(self.declaration, profiler, self.store)
         if not self.folder.exists:
-            self.folder.create(self._row(fingerprint), self.declaration.configs)
+            members = {model: member.as_json() for model, member in self.declaration.members.items()}
+            self.folder.create(self._row(fingerprint), members)
         torn = torn_catalog_log(self.folder)
         with closing(Catalog(self.folder.path)) as catalog:
             note_torn_log(catalog, torn)
-            _check_fingerprint(catalog.experiment()["fingerprint"], fingerprint, self.folder)
+            check_fingerprint(catalog.experiment()["fingerprint"], fingerprint, self.folder)
             return self._with_catalog(catalog, _Ready(engine, opened_at, profiler, report, fingerprint))
 
     def _with_catalog(self, catalog: Catalog, ready: "_Ready") -> bool:
         past = resume(catalog, self._finish(), self.folder.checkpoints)
         self.folder.checkpoints.collect({row["state_digest"] for row in catalog.rows("checkpoints")})
-        ended = {model["model"] for model in catalog.models() if model["status"] in ENDED}
-        profiles = {model: profile for model, profile in ready.report.profiles.items() if model not in ended}
-        self._note_pilot(catalog, ready.report, ended)
-        if not profiles:  # what was left failed in its pilot
-            return True
-        done = {model: part.done for model, part in past.items() if model in profiles}
-        physical, policy = plan(self.declaration, profiles, self.means, done)
-        number = self._note_start(catalog, physical, ready.report.profiles)
-        recorder = self._recorder(catalog, ready, number, past)
-        executor = Executor(Scheduler(physical.hop.workload, policy), ready.engine, recorder, self.display)
-        earlier = [(row.unit, row.partials) for part in past.values() for row in part.kept]
-        self.display.begin(self.declaration, physical.hop.workload, catalog)
-        complete = False
+        self._note_pilot(catalog, ready.report)
+        course = self._course(catalog, ready, past)
+        steps, work = course.handle(()), course.work()
+        number, status = self._note_start(catalog), "interrupted"
+        recorder = self._recorder(catalog, ready, number, past, course)
+        course.settle = recorder.finish_writing
         try:
-            with interruptible() as interrupted, _quick_turns(), closing(recorder):
-                complete = executor.run(ready.profiler.workers.values(), earlier, interrupted)
-        except BaseException:
-            self.display.end("interrupted")
+            with closing(recorder), self._console():
+                if self._executed(catalog, ready, course, recorder, (steps, work)):
+                    status = "finished"
+        finally:
+            self.display.end(status)
             with suppress(StoreError):  # what ended the run is to be told, not that this too could not be written
-                _note_end(catalog, "interrupted", number)
-            raise
-        status = "finished" if complete else "interrupted"
-        self.display.end(status)
-        _note_end(catalog, status, number)
-        return complete
+                _note_end(catalog, status, number)
+        return status == "finished"
 
-    def _recorder(self, catalog: Catalog, ready: "_Ready", number: int, past: Mapping[str, Resumption]) -> Recorder:
+    def _executed(
+        self, catalog: Catalog, ready: "_Ready", course: RunSteering, recorder: Recorder, begun: tuple[Sequence[Step], Work]
+    ) -> bool:
+        """Carry out what is to be done from the beginning, and all that follows from it."""
+        steps, work = begun
+        if not work.configs:  # nothing is left to train, but something may have been said
+            for step in steps:
+                recorder.record(step.ruling, step.state)
+            return True
+        physical, policy = plan(self.declaration, work, self.means)
+        with catalog.transaction():
+            catalog.set_experiment(plan=canonical_json(plan_record(physical, work.profiles)))
+        executor = Executor(Scheduler(physical.hop.workload, policy), ready.engine, recorder, self.display, None, course)
+        self.display.begin(self.declaration, course.configs, physical.hop.workload, catalog)
+        with interruptible() as interrupted, quick_turns():
+            return executor.run(ready.profiler.workers.values(), course.earlier, interrupted, steps)
+
+    def _course(self, catalog: Catalog, ready: "_Ready", past: Mapping[str, Resumption]) -> RunSteering:
+        steering = self.declaration.steering()
+        backlog = recall(steering, catalog)
+        rows = {row["model"]: row for row in catalog.models()}
+        return RunSteering(
+            steering,
+            self.declaration,
+            self.folder,
+            self._finish(),
+            ready.report.profiles,
+            configs={model: row["config"] for model, row in rows.items()},
+            past={model: past[model].done if model in past else start_of(member_in(rows[model])) for model in rows},
+            earlier=earlier_visits(catalog, past),
+            starts=self.starts,
+            backlog=backlog,
+        )
+
+    def _recorder(
+        self, catalog: Catalog, ready: "_Ready", number: int, past: Mapping[str, Resumption], course: RunSteering
+    ) -> Recorder:
         digests = {model: part.state_digest for model, part in past.items() if part.state_digest}
-        lineage = self._lineage(ready.fingerprint)
+        profiles = ready.report.profiles.values()
         return Recorder(
             catalog,
             self.folder.checkpoints,
-            lineage,
+            self._lineage(ready.fingerprint, members_in(catalog)),
             self._finish(),
             Origin(number, ready.opened_at),
             digests,
             behind_max=self.means.workers,
+            newcomers=Newcomers(self.declaration.plan_id, worst_badge(profiles, self.declaration.spec.order)),
+            is_kept=course.is_kept,
+            forget_orders=Inbox(self.folder.path).remove,
         )
 
-    def _note_pilot(self, catalog: Catalog, report: PilotReport, ended: Collection[str]) -> None:
+    @contextmanager
+    def _console(self) -> Iterator[None]:
+        """Take orders from other processes."""
+        check_shapes = shape_check(self.folder, self.declaration.spec)
+        with Console(self.folder.path, lambda: facts_in(self.folder, check_shapes)):
+            yield
+
+    def _note_pilot(self, catalog: Catalog, report: PilotReport) -> None:
         """Keep what the pilot found of the models that are to be trained; what became of the others stands."""
+        ended = {model["model"] for model in catalog.models() if model["status"] in ENDED}
         with catalog.transaction():
             for model, profile in _without(report.profiles, ended).items():
                 badge = badge_of(profile, self.declaration.spec.order)
@@ -137,12 +178,12 @@ class Run:
                 catalog.set_model(model, status=status, error=error, traceback=failure.traceback)
                 catalog.add_event("engine", f"model {status}", {"model": model, "error": error})
 
-    def _note_start(self, catalog: Catalog, physical: PhysicalPlan, profiles: Mapping[str, Profile]) -> int:
+    def _note_start(self, catalog: Catalog) -> int:
         means = asdict(self.means)
         with catalog.transaction():
             number = catalog.add_command("user", "run", means)
             catalog.add_event("user", "run started", {"run": number, **means, "device": self.device})
-            catalog.set_experiment(status="running", plan=canonical_json(plan_record(physical, profiles)))
+            catalog.set_experiment(status="running")
         return number
 
     def program(self) -> Program:
@@ -150,11 +191,17 @@ class Run:
         return Program(
             build=spec.build,
             data=self.declaration.dataset.path,
-            configs=self.declaration.configs,
+            members=self._members(),
             seed=spec.seed,
             independent=spec.independent,
             device=self.device,
         )
+
+    def _members(self) -> Mapping[str, Member]:
+        if not self.folder.exists:
+            return self.declaration.members
+        with closing(self.folder.reader()) as reader:
+            return members_in(reader)
 
     def _restore(self, model: str) -> bytes | None:
         """The durable state of a model; asked by the engine while this run holds the experiment."""
@@ -162,20 +209,19 @@ class Run:
             return None  # a pilot, before the experiment has begun
         with closing(self.folder.reader()) as reader:
             checkpoint = reader.last_checkpoints().get(model)
-        return self.folder.checkpoints.read(checkpoint["state_digest"]) if checkpoint else None
+        return self.folder.checkpoints.read(checkpoint["state_digest"]) if checkpoint else self.starts.get(model)
 
     def _finish(self) -> Finish:
         scan = self.declaration.train.scan
-        return Finish(self.declaration.spec.epochs, len(scan.train_rows), len(scan.valid_rows))
+        return Finish(len(scan.train_rows), len(scan.valid_rows))
 
-    def _lineage(self, fingerprint: Mapping[str, Any]) -> Lineage:
+    def _lineage(self, fingerprint: Mapping[str, Any], members: Mapping[str, Member]) -> Lineage:
         declaration = self.declaration
         splits = declaration.dataset.splits
         return Lineage(
             plan_id=declaration.plan_id,
             fingerprint=digest(fingerprint),
-            configs={model: digest(config) for model, config in declaration.configs.items()},
-            repeat=0,
+            members={model: digest(member.as_json()) for model, member in members.items()},
             train_shards=tuple(shard.sha256 for shard in splits["train"]),
             valid_shards=tuple(shard.sha256 for shard in splits.get("valid", ())),
         )
@@ -224,58 +270,7 @@ def badge_of(profile: Profile, order: str) -> str:
     return "recorded" if order == "free" else "exact"
 
 
-@contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Gives a question that is answered yes after Ctrl-C; a second Ctrl-C interrupts at once."""
-    pressed = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield pressed.is_set
-        return
-
-    def note(number: int, frame: Any) -> None:
-        if pressed.is_set():
-            raise KeyboardInterrupt
-        pressed.set()
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield pressed.is_set
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _quick_turns() -> Iterator[None]:
-    """Threads take turns quickly: a worker that asks for its next unit waits for no more than a short turn of the
-    recorder (the interpreter's default, 5 ms, is as long as some units).
-    """
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(_TURN_SECONDS)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
-
-
-def _common_fingerprint(joined: list[WorkerJoined]) -> Mapping[str, Any]:
-    first = joined[0].fingerprint
-    for other in joined[1:]:
-        if other.fingerprint != first:
-            raise EngineError(
-                f"workers {joined[0].worker} and {other.worker} compute different bits: "
-                f"{_changes(first, other.fingerprint)}; use workers of one kind"
-            )
-    return first
-
-
-def _check_fingerprint(before: Mapping[str, Any], now: Mapping[str, Any], folder: ExperimentFolder) -> None:
-    if dict(before) != dict(now):
-        raise StoreError(
-            f"experiment {folder.path.name!r} began on other numerics: {_changes(before, now)}. Its models would not "
-            "be repeatable: go on where it began, or give it another name"
-        )
-
-
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    names = [name for name in dict.fromkeys([*before, *now]) if before.get(name) != now.get(name)]
-    return ", ".join(f"{name} {before.get(name)} is now {now.get(name)}" for name in names)
+def worst_badge(profiles: Collection[Profile], order: str) -> str:
+    """The badge of a model that was not piloted itself: the lowest of those that were."""
+    badges = {badge_of(profile, order) for profile in profiles}
+    return next((badge for badge in ("best effort", "recorded") if badge in badges), "exact")

@@ -7,6 +7,7 @@ from cerebro.messages import Unit
 from cerebro.plan.program import Program
 from cerebro.session.declaration import declare
 from cerebro.session.export import state_of
+from cerebro.session.members import members_in
 from cerebro.spec.experiment import ExperimentSpec
 from cerebro.storage.catalog import Catalog
 from cerebro.storage.store import ExperimentFolder
@@ -24,7 +25,7 @@ def sealed_metrics(folder: ExperimentFolder, model: str, spec: ExperimentSpec) -
 
     with closing(folder.reader()) as reader:
         reader.check_model(model)
-        device = reader.experiment()["spec"]["device"]
+        device, members = reader.experiment()["spec"]["device"], members_in(reader)
     declaration = declare(spec, device)
     shards = declaration.dataset.splits.get("test", ())
     if not shards:
@@ -32,7 +33,9 @@ def sealed_metrics(folder: ExperimentFolder, model: str, spec: ExperimentSpec) -
             f"{declaration.dataset.path} has no test split: ingest it with one, such as --split 0.7,0.15,0.15"
         )
     state = memoryview(state_of(folder, model))
-    program = Program(spec.build, declaration.dataset.path, declaration.configs, spec.seed, device=device)
+    program = Program(
+        spec.build, declaration.dataset.path, spec.seed, members, independent=spec.independent, device=device
+    )
     with preserved_generators():
         trainer = Trainer(program, device)
         visits = [trainer.visit(Unit(model, "test", 0, i, i), state) for i in range(len(shards))]

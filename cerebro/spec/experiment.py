@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from cerebro.errors import SpecError
 from cerebro.ids import check_name
+from cerebro.spec.budget import Budget
 
 ORDERS = ("same", "latin", "free")
 MODES = ("max", "min")
@@ -16,9 +17,13 @@ MODES = ("max", "min")
 
 @runtime_checkable
 class Search(Protocol):
-    """What `Experiment(search=...)` needs: the configs, and a description of where they come from."""
+    """What `Experiment(search=...)` needs; `cerebro.control.procedure.Procedure` says what each of these does."""
 
-    def configs(self) -> tuple[dict[str, Any], ...]: ...
+    def begin(self, terms: Any) -> None: ...
+
+    def ask(self, fresh: str) -> Any: ...
+
+    def tell(self, result: Any) -> Any: ...
 
     def describe(self) -> dict[str, Any]: ...
 
@@ -38,6 +43,10 @@ class ExperimentSpec:
         seed: of every random stream.
         order: of the visits: `same` for all models, `latin` (rotated by model), or `free` (as the workers come).
         independent: give each model random streams of its own; by default all see the same batches and noise.
+        repeats: train each config with so many seeds; what decides is the mean over them.
+        deterministic: let decisions fall in virtual time, so that they are the same with any number of workers and
+            after a crash; otherwise they fall as results come, and only the log can say why.
+        budget: what may be spent, in time, epochs, models, dollars or energy; more can be given later.
         source: the file that declares it, from which `cerebro replay` loads it; found by itself.
 
     Raises:
@@ -54,6 +63,9 @@ class ExperimentSpec:
     seed: int = 0
     order: Literal["same", "latin", "free"] = "same"
     independent: bool = False
+    repeats: int = 1
+    deterministic: bool = True
+    budget: Budget | None = field(default=None, compare=False)
     source: str | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -68,12 +80,16 @@ class ExperimentSpec:
             raise SpecError(f"Experiment.search: {self.search!r} is not a search; give for example Grid({{...}})")
         _check_count("epochs", self.epochs, least=1)
         _check_count("seed", self.seed, least=0)
+        _check_count("repeats", self.repeats, least=1)
         if not isinstance(self.metric, str) or not self.metric:
             raise SpecError(f"Experiment.metric: {self.metric!r} is not the name of a metric, such as 'accuracy'")
         _check_one_of("mode", self.mode, MODES)
         _check_one_of("order", self.order, ORDERS)
-        if not isinstance(self.independent, bool):
-            raise SpecError(f"Experiment.independent: {self.independent!r} is not True or False")
+        for name in ("independent", "deterministic"):
+            if not isinstance(getattr(self, name), bool):
+                raise SpecError(f"Experiment.{name}: {getattr(self, name)!r} is not True or False")
+        if self.budget is not None and not isinstance(self.budget, Budget):
+            raise SpecError(f"Experiment.budget: {self.budget!r} is not a budget; give for example Budget(time='2h')")
 
     @property
     def objective(self) -> tuple[str, str]:

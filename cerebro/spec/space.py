@@ -2,7 +2,9 @@
 
 A space is a plain mapping from names to values. A value is a list (one of these), one of `choice`, `uniform`,
 `loguniform`, `randint`, a nested mapping (a sub-space), or a constant. A mapping inside a `choice` or a list is a
-conditional sub-space: its dimensions exist only where it was chosen.
+conditional sub-space: its dimensions exist only where it was chosen. Optuna's distributions are taken as well.
+
+`cerebro.spec.sampling` draws configs from spaces.
 """
 
 import math
@@ -41,13 +43,34 @@ class LogUniform:
 
 @dataclass(frozen=True, slots=True)
 class RandInt:
-    """An integer in [low, high), as in `random.randrange`."""
+    """One of `range(low, high, step)`; with `log` about uniform in its logarithm."""
 
     low: int
     high: int
+    step: int = 1
+    log: bool = False
+
+    @property
+    def last(self) -> int:
+        """The largest value."""
+        return range(self.low, self.high, self.step)[-1]
 
 
-Dimension = Choice | Uniform | LogUniform | RandInt
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """One of the floats low, low + step, ...: `count` of them, each as likely as the others."""
+
+    low: float
+    step: float
+    count: int
+
+    def value(self, index: int) -> float:
+        """The value at `index`, from 0."""
+        return self.low + self.step * index
+
+
+Dimension = Choice | Uniform | LogUniform | RandInt | Steps
+Numeric = Uniform | LogUniform | RandInt | Steps
 
 
 def choice(options: Sequence[Any]) -> Choice:
@@ -83,16 +106,53 @@ def loguniform(low: float, high: float) -> LogUniform:
     return LogUniform(float(low), float(high))
 
 
-def randint(low: int, high: int) -> RandInt:
-    """An integer in [low, high).
+def randint(low: int, high: int, step: int = 1, log: bool = False) -> RandInt:
+    """An integer in [low, high), as in `random.randrange`; with `log` about uniform in its logarithm.
 
     Raises:
-        SpecError: bounds that are not integers with low < high.
+        SpecError: bounds that are not integers with low < high; a step below 1; `log` with a step, or from below 1.
     """
     _check_bounds("randint", low, high)
     if not (isinstance(low, int) and isinstance(high, int)):
         raise SpecError(f"randint: {low!r} and {high!r} must both be integers; use uniform for floats")
-    return RandInt(low, high)
+    if isinstance(step, bool) or not isinstance(step, int) or step < 1:
+        raise SpecError(f"randint: step is {step!r}, and must be a whole number of at least 1")
+    if log and (low < 1 or step != 1):
+        raise SpecError(f"randint: low is {low!r} and step {step!r}; with log=True low is at least 1 and step is 1")
+    return RandInt(low, high, step, bool(log))
+
+
+def as_dimension(value: Any, path: str = "search") -> Any:
+    """The `Dimension` that a list or one of Optuna's distributions stands for; other values as they are.
+
+    Optuna's distributions are known by name, so that Optuna need not be there. Their bounds are inclusive: integers
+    keep the last value; a float loses the single point `high`.
+
+    Raises:
+        SpecError: a distribution that is not one of Float, Int and CategoricalDistribution.
+    """
+    match value:
+        case list() | tuple():
+            return Choice(tuple(value))
+        case _ if type(value).__module__ == "optuna.distributions":
+            return _from_optuna(value, path)
+        case _:
+            return value
+
+
+def _from_optuna(distribution: Any, path: str) -> Any:
+    kind, given = type(distribution).__name__, distribution
+    if kind == "CategoricalDistribution":
+        return Choice(tuple(given.choices))
+    if kind not in ("FloatDistribution", "IntDistribution"):
+        raise SpecError(f"{path}: {given!r} is not known; of Optuna's, give Float, Int or CategoricalDistribution")
+    if given.low == given.high:
+        return given.low
+    if kind == "IntDistribution":
+        return randint(given.low, given.high + 1, given.step, given.log)
+    if given.step is not None:
+        return Steps(given.low, given.step, 1 + round((given.high - given.low) / given.step))
+    return loguniform(given.low, given.high) if given.log else uniform(given.low, given.high)
 
 
 def check_space(space: object, path: str = "search") -> None:
@@ -121,33 +181,29 @@ def grid(space: Mapping[str, Any], path: str = "search") -> Iterator[dict[str, A
 
 
 def _grid_values(value: Any, path: str) -> Iterator[Any]:
-    match value:
+    match value := as_dimension(value, path):
         case Choice(options):
             for option in options:
-                yield from grid(option, path) if isinstance(option, Mapping) else (option,)
-        case list() | tuple():
-            yield from _grid_values(Choice(tuple(value)), path)
+                # A list among the options is a value of its own, not another choice.
+                yield from (option,) if isinstance(option, list | tuple) else _grid_values(option, path)
         case Mapping():
             yield from grid(value, path)
-        case Uniform() | LogUniform() | RandInt():
+        case Uniform() | LogUniform() | RandInt() | Steps():
             raise SpecError(f"{path}: Grid needs a list of values, not {value}: write the values out")
         case _:
             yield value
 
 
 def _check_value(value: Any, path: str) -> None:
-    match value:
+    match value := as_dimension(value, path):
         case Choice(options):
+            if not options:
+                raise SpecError(f"{path}: the list is empty: give at least one value")
             for option in options:
                 _check_value(option, path)
         case Mapping():
             check_space(value, path)
-        case list() | tuple():
-            if not value:
-                raise SpecError(f"{path}: the list is empty: give at least one value")
-            for option in value:
-                _check_value(option, path)
-        case Uniform() | LogUniform() | RandInt() | None | bool() | str() | int():
+        case Uniform() | LogUniform() | RandInt() | Steps() | None | bool() | str() | int():
             pass
         case float():
             if not math.isfinite(value):

@@ -25,6 +25,8 @@ from cerebro.storage.writing import writing
 
 FILE = "catalog.sqlite"
 
+_OF_THE_DISK = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+
 GENESIS = "0" * 64
 """What stands for the hash of the event before the first."""
 
@@ -59,6 +61,17 @@ def damaged(file: Path, why: object) -> StoreError:
     return StoreError(f"{file} is damaged: {why}. See `cerebro doctor {name}`; it repairs what it can with --repair")
 
 
+def unreadable(file: Path, error: sqlite3.DatabaseError) -> StoreError:
+    """What it means that SQLite refuses a catalog: the disk fails, such as by being full, or the file is damaged."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _OF_THE_DISK:
+        return damaged(file, error)
+    try:
+        with writing(file):  # also to read: SQLite writes an index of the write-ahead log
+            raise error
+    except StoreError as refused:
+        return refused
+
+
 class CatalogReader:
     """Read-only questions to the catalog of one experiment; any number at once, while the driver writes."""
 
@@ -76,7 +89,7 @@ class CatalogReader:
             found = self._db.execute("SELECT format FROM experiments").fetchone()
             tables = table_statements(self._db)
         except sqlite3.DatabaseError as error:
-            raise damaged(self.file, error) from error
+            raise unreadable(self.file, error) from error
         if found is None or found[0] != FORMAT:
             version = None if found is None else found[0]
             raise StoreError(
@@ -104,7 +117,7 @@ class CatalogReader:
             names = [column[0] for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor]
         except sqlite3.DatabaseError as error:
-            raise damaged(self.file, error) from error
+            raise unreadable(self.file, error) from error
 
     def rows(self, part: str, model: str | None = None, order: str = "") -> list[dict[str, Any]]:
         """The rows of a table, of one model or of all, compared with their seals.
@@ -201,7 +214,7 @@ class Catalog(CatalogReader):
     """The catalog opened for writing, by the one driver that holds the experiment."""
 
     @classmethod
-    def create(cls, folder: Path, experiment: Mapping[str, Any], configs: Mapping[str, Mapping[str, Any]]) -> None:
+    def create(cls, folder: Path, experiment: Mapping[str, Any], members: Mapping[str, Mapping[str, Any]]) -> None:
         """Write a new catalog: the whole of it, or nothing.
 
         `experiment` gives name, spec, plan_id, metric, mode, epochs,
@@ -211,9 +224,12 @@ class Catalog(CatalogReader):
         row |= {name: canonical_json(experiment[name]) for name in ("spec", "fingerprint")}
         declaration = {"plan_id": row["plan_id"], "ts": row["created"], "spec": row["spec"]}
         models = [
-            {"model": model, "config": json.dumps(config), "status": "waiting", "plan_id": row["plan_id"]}
-            for model, config in configs.items()
-        ]
+            {
+                "model": model, "config": json.dumps(member["config"]), "repeat": member["repeat"], "status": "waiting",
+                "plan_id": row["plan_id"],
+            }
+            for model, member in members.items()
+        ]  # fmt: skip
         cls.rebuild(folder, {"experiments": [row], "declarations": [declaration], "models": models})
 
     @classmethod
@@ -235,6 +251,8 @@ class Catalog(CatalogReader):
             db = sqlite3.connect(self.file, timeout=10, check_same_thread=False, isolation_level=None)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
+            # What a run on a full disk left in the log goes home first, or the log would take whatever room is made.
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             keep_seals(db)
         return db
 
@@ -256,7 +274,7 @@ class Catalog(CatalogReader):
                         self._db.execute("ROLLBACK")
                     raise
         except sqlite3.DatabaseError as error:
-            raise damaged(self.file, error) from error
+            raise unreadable(self.file, error) from error
 
     def set_experiment(self, **fields: Any) -> None:
         """Change columns of the experiment's row."""
@@ -266,9 +284,12 @@ class Catalog(CatalogReader):
         """Change columns of one model's row."""
         self._update("models", fields, "WHERE model = ?", (model,))
 
-    def add_seconds(self, model: str, seconds: float) -> None:
-        """Add to the training time spent on a model."""
-        self._db.execute("UPDATE models SET seconds = seconds + ? WHERE model = ?", (seconds, model))
+    def add_seconds(self, model: str, seconds: float, **fields: Any) -> None:
+        """Add to the training time spent on a model, and change columns of its row with it."""
+        assignments = "".join(f", {name} = ?" for name in fields)
+        self._db.execute(
+            f"UPDATE models SET seconds = seconds + ?{assignments} WHERE model = ?", (seconds, *fields.values(), model)
+        )
 
     def add_unit(self, row: UnitRow) -> None:
         """Insert a finished unit.
@@ -276,23 +297,20 @@ class Catalog(CatalogReader):
         Raises:
             StoreError: the same unit was recorded before with another result: a violation of determinism.
         """
+        values = _unit_values(row)
+        places = ", ".join("?" * len(values))
+        cursor = self._db.execute(f"INSERT INTO units VALUES ({places}) ON CONFLICT (unit_id) DO NOTHING", values)
+        if cursor.rowcount == 0:
+            self._check_same_result(row)
+
+    def _check_same_result(self, row: UnitRow) -> None:
+        """A unit that was recorded before must have ended in the same state."""
         known = self._db.execute("SELECT state_digest FROM units WHERE unit_id = ?", (row.unit_id,)).fetchone()
-        if known is not None:
-            if known[0] != row.state_digest:
-                raise StoreError(
-                    f"{row.unit}: the result {row.state_digest} differs from {known[0]} recorded before for the same "
-                    "inputs; the first stands. The user's code or this machine is not deterministic"
-                )
-            return
-        unit = row.unit
-        self._db.execute(
-            "INSERT INTO units VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                row.unit_id, unit.model, unit.kind, unit.epoch, unit.position, unit.shard, row.parent_digest,
-                row.state_digest, row.run, row.worker, row.started, row.seconds, row.rows,
-                canonical_json(row.partials), row.moved_bytes, row.peak_bytes,
-            ),
-        )  # fmt: skip
+        if known[0] != row.state_digest:
+            raise StoreError(
+                f"{row.unit}: the result {row.state_digest} differs from {known[0]} recorded before for the same "
+                "inputs; the first stands. The user's code or this machine is not deterministic"
+            )
 
     def add_metrics(self, model: str, epoch: int, split: str, values: Mapping[str, float]) -> None:
         """Insert the metrics of one model after one epoch on one split."""
@@ -310,14 +328,21 @@ class Catalog(CatalogReader):
             (model, epoch, position, state_digest, size, time.time()),
         )
 
-    def drop_older_checkpoints(self, model: str, epoch: int, position: int) -> list[str]:
-        """Forget a model's checkpoints before this one; gives the digests that no model needs any more."""
-        older = "model = ? AND (epoch, position) < (?, ?)"
-        digests = self._db.execute(f"SELECT state_digest FROM checkpoints WHERE {older}", (model, epoch, position))
-        candidates = {row[0] for row in digests}
-        self._db.execute(f"DELETE FROM checkpoints WHERE {older}", (model, epoch, position))
-        kept = {row[0] for row in self._db.execute("SELECT state_digest FROM checkpoints")} if candidates else set()
-        return sorted(candidates - kept)
+    def drop_older_checkpoints(
+        self, model: str, epoch: int, position: int, kept: Sequence[tuple[int, int]] = ()
+    ) -> list[str]:
+        """Forget a model's checkpoints before this one, but for those at `kept` places (epoch and position).
+
+        Gives the digests that no model needs any more.
+        """
+        older = "model = ? AND (epoch, position) < (?, ?)" + " AND (epoch, position) <> (?, ?)" * len(kept)
+        place = (model, epoch, position, *(part for each in kept for part in each))
+        digests = self._db.execute(f"SELECT state_digest FROM checkpoints WHERE {older}", place)
+        candidates = sorted({row[0] for row in digests})
+        if candidates:
+            self._db.execute(f"DELETE FROM checkpoints WHERE {older}", place)
+        needed = "SELECT 1 FROM checkpoints WHERE state_digest = ? LIMIT 1"
+        return [digest for digest in candidates if self._db.execute(needed, (digest,)).fetchone() is None]
 
     def forget_units(self, model: str, unit_ids: Sequence[str]) -> None:
         """Drop units of a model that will be run again."""
@@ -348,6 +373,23 @@ class Catalog(CatalogReader):
         )
         self.set_experiment(plan_id=plan_id, spec=text)
 
+    def add_model(self, model: str, member: Mapping[str, Any], plan_id: str, badge: str) -> None:
+        """Insert a model that joins the experiment, unless it is there."""
+        ancestor = member["ancestor"]
+        self._db.execute(
+            "INSERT INTO models (model, config, repeat, ancestor, status, epochs, badge, plan_id) "
+            "VALUES (?, ?, ?, ?, 'waiting', ?, ?, ?) ON CONFLICT (model) DO NOTHING",
+            (
+                model, json.dumps(member["config"]), member["repeat"], ancestor and canonical_json(ancestor),
+                ancestor["epoch"] - 1 if ancestor else 0, badge, plan_id,
+            ),
+        )  # fmt: skip
+
+    def has_command(self, order: str | None) -> bool:
+        """Whether an order was carried out."""
+        found = "SELECT 1 FROM commands WHERE json_extract(body, '$.id') = ?"
+        return self._db.execute(found, (order,)).fetchone() is not None
+
     def add_command(self, actor: str, command: str, body: Mapping[str, Any]) -> int:
         """Insert what somebody asked for; gives its number."""
         cursor = self._db.execute(
@@ -370,6 +412,16 @@ class Catalog(CatalogReader):
     def _update(self, table: str, fields: Mapping[str, Any], where: str, values: tuple[Any, ...]) -> None:
         assignments = ", ".join(f"{name} = ?" for name in fields)
         self._db.execute(f"UPDATE {table} SET {assignments} {where}", (*fields.values(), *values))
+
+
+def _unit_values(row: UnitRow) -> tuple[Any, ...]:
+    """The columns of the table `units`, in order."""
+    unit = row.unit
+    return (
+        row.unit_id, unit.model, unit.kind, unit.epoch, unit.position, unit.shard, row.parent_digest, row.state_digest,
+        row.run, row.worker, row.started, row.seconds, row.rows, canonical_json(row.partials), row.moved_bytes,
+        row.peak_bytes,
+    )  # fmt: skip
 
 
 def unit_row(row: Mapping[str, Any]) -> UnitRow:

@@ -4,7 +4,7 @@ import functools
 import sqlite3
 from contextlib import closing
 
-FORMAT = 2
+FORMAT = 3
 
 SCHEMA = """
 CREATE TABLE experiments (
@@ -14,7 +14,8 @@ CREATE TABLE experiments (
 CREATE TABLE declarations (
     plan_id TEXT PRIMARY KEY, ts REAL NOT NULL, spec TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE models (
-    model TEXT PRIMARY KEY, config TEXT NOT NULL, status TEXT NOT NULL, epochs INTEGER NOT NULL DEFAULT 0,
+    model TEXT PRIMARY KEY, config TEXT NOT NULL, repeat INTEGER NOT NULL DEFAULT 0, ancestor TEXT,
+    status TEXT NOT NULL, epochs INTEGER NOT NULL DEFAULT 0, until INTEGER,
     state_digest TEXT, seconds REAL NOT NULL DEFAULT 0, badge TEXT NOT NULL DEFAULT 'exact',
     architecture TEXT, error TEXT, traceback TEXT, plan_id TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE units (

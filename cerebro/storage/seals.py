@@ -50,6 +50,7 @@ class Broken:
 def keep_seals(db: sqlite3.Connection) -> None:
     """Let a connection seal all that it writes; the tables exist."""
     db.create_function("seal_sum", -1, _sum, deterministic=True)
+    db.create_function("seal_swap", -1, _swap, deterministic=True)
     # Without this, rows that INSERT OR REPLACE replaces would leave no trace.
     db.execute("PRAGMA recursive_triggers = ON")
     for part in PARTS:
@@ -84,6 +85,13 @@ def _sum(total: str, sign: int, part: str, *values: Any) -> str:
     return f"{(int(total, 16) + sign * _digest(part, values)) % _MODULUS:064x}"
 
 
+def _swap(total: str, part: str, *values: Any) -> str:
+    """The total with a row changed; `values` are its old ones and its new ones."""
+    half = len(values) // 2
+    change = _digest(part, values[half:]) - _digest(part, values[:half])
+    return f"{(int(total, 16) + change) % _MODULUS:064x}"
+
+
 def _digest(part: str, values: Sequence[Any]) -> int:
     text = json.dumps([part, *(value.hex() if isinstance(value, bytes) else value for value in values)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest())
@@ -98,14 +106,22 @@ def _triggers(part: str, columns: Sequence[str]) -> Iterator[str]:
     def owner(row: str) -> str:
         return f"{row}.model" if part in _OF_MODELS else "''"
 
+    def seal(row: str) -> str:
+        return f"WHERE part = '{part}' AND model = {owner(row)};"
+
+    # A row's digest is most of what its seal costs: each statement computes it once. An upsert would compute it twice.
     add = (
-        f"INSERT INTO seals (part, model, rows, total) VALUES ('{part}', {owner('NEW')}, 1, "
-        f"seal_sum('{_EMPTY}', 1, '{part}', {values('NEW')})) ON CONFLICT (part, model) DO UPDATE SET "
-        f"rows = rows + 1, total = seal_sum(total, 1, '{part}', {values('NEW')});"
+        f"INSERT INTO seals (part, model, rows, total) VALUES ('{part}', {owner('NEW')}, 0, '{_EMPTY}') "
+        f"ON CONFLICT (part, model) DO NOTHING; "
+        f"UPDATE seals SET rows = rows + 1, total = seal_sum(total, 1, '{part}', {values('NEW')}) {seal('NEW')}"
     )
-    remove = (
-        f"UPDATE seals SET rows = rows - 1, total = seal_sum(total, -1, '{part}', {values('OLD')}) "
-        f"WHERE part = '{part}' AND model = {owner('OLD')};"
-    )
-    for event, work in (("INSERT", add), ("DELETE", remove), ("UPDATE", remove + add)):
-        yield f"CREATE TEMP TRIGGER seal_{part}_{event.lower()} AFTER {event} ON main.{part} BEGIN {work} END"
+    remove = f"UPDATE seals SET rows = rows - 1, total = seal_sum(total, -1, '{part}', {values('OLD')}) {seal('OLD')}"
+    swap = f"UPDATE seals SET total = seal_swap(total, '{part}', {values('OLD')}, {values('NEW')}) {seal('NEW')}"
+    same = f"{owner('OLD')} IS {owner('NEW')}"
+    for name, event, when, work in (
+        ("insert", "INSERT", "", add),
+        ("delete", "DELETE", "", remove),
+        ("update", "UPDATE", f"WHEN {same}", swap),
+        ("move", "UPDATE", f"WHEN NOT {same}", remove + add),
+    ):
+        yield f"CREATE TEMP TRIGGER seal_{part}_{name} AFTER {event} ON main.{part} {when} BEGIN {work} END"

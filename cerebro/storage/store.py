@@ -150,7 +150,7 @@ class ExperimentFolder:
     def _scratch(self) -> Path:
         return self.path / "new"
 
-    def create(self, experiment: Mapping[str, Any], configs: Mapping[str, Mapping[str, Any]]) -> None:
+    def create(self, experiment: Mapping[str, Any], members: Mapping[str, Mapping[str, Any]]) -> None:
         """Begin an experiment; the folder is held.
 
         The catalog appears whole or not at all: it is made under another name.
@@ -161,7 +161,7 @@ class ExperimentFolder:
         with writing(self.path / FILE):
             self._scratch.mkdir(mode=0o700)
             crash_point("create-begun")
-            Catalog.create(self._scratch, experiment, configs)
+            Catalog.create(self._scratch, experiment, members)
             crash_point("create-catalog-written")
             (self._scratch / FILE).rename(self.path / FILE)
             crash_point("create-renamed")

@@ -10,43 +10,14 @@ A check raises AssertionError and says what the engine did instead. Checks compa
 same engine made, so that they need not know what the program computes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
-from cerebro.execution.engine import Engine, Restore, StateHandle
-from cerebro.messages import (
-    Event,
-    Kind,
-    Launch,
-    Pilot,
-    Piloted,
-    Unit,
-    UnitFailed,
-    UnitFinished,
-    WorkerJoined,
-    WorkerLost,
-)
+from cerebro.execution.engine import Engine, StateHandle
+from cerebro.messages import Launch, Pilot, Piloted, Unit, UnitFailed, UnitFinished, WorkerJoined, WorkerLost
 from cerebro.plan.program import Program
-
-
-@dataclass(frozen=True)
-class Subject:
-    """An engine to be checked, and a program for it to run."""
-
-    make_engine: Callable[[], Engine]
-    program: Program
-    models: tuple[str, str]
-    """Two models of the program that can be trained; training must change their states."""
-    train_shards: int
-    """At least 2."""
-    valid_shards: int = 0
-    failing_model: str | None = None
-    """A model whose code fails in its first unit, if the program has one."""
-    workers: int = 2
-    patience_seconds: float = 120.0
-    """An engine that says nothing for so long has forgotten something."""
+from cerebro.testing import engine_members as members
+from cerebro.testing.engine_session import Subject, assert_equal_states, opened
 
 
 def check_engine(
@@ -65,52 +36,6 @@ def check_engine(
     subject = Subject(make_engine, program, models, train_shards, valid_shards, failing_model)
     for check in CHECKS:
         check(subject)
-
-
-@dataclass
-class Session:
-    """An open engine whose workers have joined, and what was heard from it."""
-
-    subject: Subject
-    engine: Engine
-    joined: list[int] = field(default_factory=list[int])
-    asked: list[str] = field(default_factory=list[str])
-    """The models that the engine asked `restore` for."""
-
-    def hear(self) -> Event:
-        """The next event."""
-        event = self.engine.wait(self.subject.patience_seconds)
-        assert event is not None, f"the engine said nothing for {self.subject.patience_seconds} seconds"
-        return event
-
-    def run(self, unit: Unit, worker: int = 0, prior: Sequence[dict[str, Any]] = ()) -> UnitFinished:
-        """Run one unit while nothing else runs."""
-        self.engine.submit(Launch(unit, worker), tuple(prior))
-        event = self.hear()
-        assert isinstance(event, UnitFinished), f"{unit} ended in {event}"
-        assert (event.unit, event.worker) == (unit, worker), f"{unit} on worker {worker} was reported as {event}"
-        return event
-
-    def train(self, model: str, visits: int, workers: Sequence[int] = (0,), first: int = 0) -> list[bytes]:
-        """The state of `model` after each of some train visits in order, on these workers in turn."""
-        states = list[bytes]()
-        for number in range(first, first + visits):
-            self.run(self.visit(model, number), workers[number % len(workers)])
-            states.append(self.state(model))
-        return states
-
-    def visit(self, model: str, number: int, kind: Kind = "train") -> Unit:
-        """The n-th visit of a model, counted over all epochs."""
-        shards = self.subject.train_shards if kind == "train" else self.subject.valid_shards
-        return Unit(model, kind, 1 + number // shards, number % shards, number % shards)
-
-    def state(self, model: str) -> bytes:
-        """The present state of a model."""
-        handle = self.engine.state(model)
-        try:
-            return bytes(handle.view())
-        finally:
-            handle.release()
 
 
 def every_worker_joins_once(subject: Subject) -> None:
@@ -154,7 +79,7 @@ def a_state_is_the_same_on_any_workers(subject: Subject) -> None:
         stayed = session.train(subject.models[0], visits)
     with opened(subject) as session:
         hopped = session.train(subject.models[0], visits, range(subject.workers))
-    _assert_equal_states(hopped, stayed, "hopping changed the state")
+    assert_equal_states(hopped, stayed, "hopping changed the state")
 
 
 def models_do_not_disturb_each_other(subject: Subject) -> None:
@@ -169,7 +94,7 @@ def models_do_not_disturb_each_other(subject: Subject) -> None:
             session.train(other, 1, first=number)
             if subject.valid_shards:
                 session.run(session.visit(other, 0, "valid"))
-    _assert_equal_states(shared, alone, "another model on the same worker changed the state")
+    assert_equal_states(shared, alone, "another model on the same worker changed the state")
 
 
 def validation_leaves_the_state_alone(subject: Subject) -> None:
@@ -184,7 +109,7 @@ def validation_leaves_the_state_alone(subject: Subject) -> None:
         session.run(session.visit(model, 0, "valid"), subject.workers - 1)
         assert session.state(model) == measured[0], "a valid unit changed the state"
         measured += session.train(model, 1, first=1)
-    _assert_equal_states(measured, plain, "validation in between changed the state")
+    assert_equal_states(measured, plain, "validation in between changed the state")
 
 
 def values_are_those_of_all_visits(subject: Subject) -> None:
@@ -214,7 +139,7 @@ def a_lost_state_is_restored(subject: Subject) -> None:
         assert model in session.asked, "restore was not asked for a model that is new to the engine"
     with opened(subject, restore=lambda name: first if name == model else None) as session:
         restored = session.train(model, 1, first=1)
-    _assert_equal_states(restored, [second], "a restored model went on to another state")
+    assert_equal_states(restored, [second], "a restored model went on to another state")
 
 
 def a_restored_state_can_be_measured(subject: Subject) -> None:
@@ -243,7 +168,7 @@ def a_handle_keeps_its_state(subject: Subject) -> None:
         kept = [bytes(handle.view()) for handle in handles]
         for handle in handles:
             handle.release()
-    _assert_equal_states(kept, states, "a state changed under its handle")
+    assert_equal_states(kept, states, "a state changed under its handle")
 
 
 def a_pilot_leaves_no_trace(subject: Subject) -> None:
@@ -261,7 +186,7 @@ def a_pilot_leaves_no_trace(subject: Subject) -> None:
             wanted |= {"state_bytes", "train_batch_seconds", "valid_batch_seconds"} if batches else set()
             assert wanted <= set(event.profile), f"the profile lacks {sorted(wanted - set(event.profile))}"
         piloted = session.train(model, 1)
-    _assert_equal_states(piloted, plain, "a pilot changed the state")
+    assert_equal_states(piloted, plain, "a pilot changed the state")
 
 
 def a_failing_model_fails_alone(subject: Subject) -> None:
@@ -279,7 +204,7 @@ def a_failing_model_fails_alone(subject: Subject) -> None:
         assert (event.unit, event.worker) == (unit, 0), f"another unit failed: {event}"
         assert event.error, "a failure without a reason"
         after = session.train(model, 1)
-    _assert_equal_states(after, plain, "the failure of another model changed the state")
+    assert_equal_states(after, plain, "the failure of another model changed the state")
 
 
 def a_killed_worker_loses_only_its_unit(subject: Subject) -> None:
@@ -303,7 +228,7 @@ def a_killed_worker_loses_only_its_unit(subject: Subject) -> None:
         if isinstance(endings[0], WorkerLost):  # it may have been quicker than its killer
             assert session.state(model) == first[0], "a unit that has not happened changed the state"
             session.run(unit, workers - 1)
-        _assert_equal_states([session.state(model)], expected[1:], "a unit repeated after a kill gave another state")
+        assert_equal_states([session.state(model)], expected[1:], "a unit repeated after a kill gave another state")
 
 
 def an_engine_can_be_closed_twice(subject: Subject) -> None:
@@ -338,31 +263,14 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     a_failing_model_fails_alone,
     a_killed_worker_loses_only_its_unit,
     an_engine_can_be_closed_twice,
+    members.an_introduced_model_trains_like_a_member,
+    members.a_new_worker_knows_who_was_introduced,
+    members.a_forgotten_model_is_restored,
+    members.a_handle_outlives_that_its_model_is_forgotten,
+    members.a_model_can_be_forgotten_while_it_trains,
+    members.a_clone_goes_on_like_its_ancestor,
+    members.a_clone_measures_what_it_starts_from,
+    members.a_clone_that_has_trained_goes_on_from_its_own_state,
+    members.a_clone_whose_worker_dies_starts_again,
     an_engine_can_be_closed_while_units_run,
 )
-
-
-@contextmanager
-def opened(subject: Subject, restore: Restore = lambda model: None) -> Iterator[Session]:
-    """A new engine, open, all of its workers joined; closed at the end."""
-    session = Session(subject, subject.make_engine())
-
-    def noted_restore(model: str) -> bytes | None:
-        session.asked.append(model)
-        return restore(model)
-
-    try:
-        session.engine.open(subject.program, subject.workers, noted_restore)
-        while len(session.joined) < subject.workers:
-            event = session.hear()
-            assert isinstance(event, WorkerJoined), f"before all workers have joined: {event}"
-            session.joined.append(event.worker)
-        yield session
-    finally:
-        session.engine.close()
-
-
-def _assert_equal_states(found: Sequence[bytes], expected: Sequence[bytes], complaint: str) -> None:
-    assert len(found) == len(expected)
-    for number, (one, other) in enumerate(zip(found, expected, strict=True)):
-        assert one == other, f"{complaint}, first after train visit {number}"

@@ -63,6 +63,8 @@ class Driver:
     subject: Subject
     process: subprocess.Popen[str]
     trace: int
+    started: float
+    """When the process was started, in monotonic seconds."""
     lines: list[Line] = field(default_factory=list[Line])
     _rest: bytes = b""
 
@@ -106,6 +108,7 @@ def running(subject: Subject, **environment: str) -> Iterator[Driver]:
     """The subject, run by a child process; whatever is left of it at the end is killed."""
     reader, writer = os.pipe()
     code = f"from cerebro.testing.traced import main; main({str(subject.file)!r}, {subject.workers}, {writer})"
+    started = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         env={**os.environ, VARIABLE: str(subject.store), **environment},
@@ -116,7 +119,7 @@ def running(subject: Subject, **environment: str) -> Iterator[Driver]:
     )
     os.close(writer)
     try:
-        yield Driver(subject, process, reader)
+        yield Driver(subject, process, reader, started)
     finally:
         os.close(reader)
         process.kill()
@@ -249,10 +252,10 @@ def recoveries(lines: Sequence[Line]) -> list[float]:
     return found
 
 
-def first_launch_seconds(lines: Sequence[Line]) -> float | None:
-    """From the start of the driver's own work, after imports, to its first launch; None if there was none."""
-    moments = {line.what: line.seconds for line in reversed(lines)}
-    return moments["Launch"] - moments["Started"] if "Launch" in moments else None
+def first_launch_seconds(driver: Driver) -> float | None:
+    """From the start of the driver's process, Python's own start included, to its first launch; None if it had none."""
+    launches = [line.seconds for line in driver.lines if line.what == "Launch"]
+    return launches[0] - driver.started if launches else None
 
 
 def _line(text: bytes) -> Line:

@@ -16,6 +16,7 @@ from cerebro.training.randomness import set_generators
 from cerebro.training.state import LiveState
 
 Batch = Mapping[str, torch.Tensor]
+Build = Callable[[Mapping[str, Any]], Any]
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,20 @@ class LastOutput:
         return output
 
 
+def call_build(build: Build, config: Mapping[str, Any]) -> Learner:
+    """What the user's `build` gives.
+
+    Raises:
+        ModelError: it is not a learner.
+    """
+    learner = build(config)
+    if not isinstance(learner, Learner):
+        raise ModelError(f"build: gave {type(learner).__name__}; it must return a cerebro.Learner")
+    return learner
+
+
 def build_learner(
-    build: Callable[[Mapping[str, Any]], Any],
+    build: Build,
     config: Mapping[str, Any],
     init_key: Key,
     label: str | None,
@@ -79,16 +92,14 @@ def build_learner(
         ModelError: `build` gives something else, or the parts do not fit together.
     """
     set_generators(init_key)
-    learner = build(config)
-    if not isinstance(learner, Learner):
-        raise ModelError(f"build: gave {type(learner).__name__}; it must return a cerebro.Learner")
+    learner = call_build(build, config)
     module = learner.module.to(device)
     output = LastOutput()
     if learner.metrics:
         module.register_forward_hook(output)
-    optimizer = _built_optimizer(learner)
+    optimizer = build_optimizer(learner)
     schedule = learner.schedule(optimizer) if learner.schedule is not None else None
-    metrics = {name: _as_metric(name, metric, label) for name, metric in learner.metrics.items()}
+    metrics = {name: as_metric(name, metric, label) for name, metric in learner.metrics.items()}
     modes = {part: part.training for part in module.modules()}
     return LiveLearner(learner, LiveState(module, optimizer, schedule), metrics, modes, device, output)
 
@@ -118,7 +129,12 @@ def is_fused(optimizer: Any) -> bool:
     return all(group.get("fused") for group in optimizer.param_groups)
 
 
-def _built_optimizer(learner: Learner) -> Any:
+def build_optimizer(learner: Learner) -> Any:
+    """The optimizer of a learner, on the parameters of its module that require gradients.
+
+    Raises:
+        ModelError: there are none, or the factory gives something else.
+    """
     parameters = [parameter for parameter in learner.module.parameters() if parameter.requires_grad]
     if not parameters:
         raise ModelError("Learner.module: no parameter requires a gradient, so there is nothing to train")
@@ -145,7 +161,12 @@ def _prefer_fused(optimizer: Any) -> None:
             group["fused"] = True
 
 
-def _as_metric(name: str, metric: Any, label: str | None) -> Metric:
+def as_metric(name: str, metric: Any, label: str | None) -> Metric:
+    """A metric of a learner as one of Cerebro's.
+
+    Raises:
+        ModelError: it is neither of Cerebro nor of torchmetrics, or reads a label that the dataset does not have.
+    """
     if isinstance(metric, Metric):
         return metric
     if not hasattr(metric, "_reductions"):

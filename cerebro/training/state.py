@@ -8,35 +8,14 @@ checkpoint one file, and a digest one pass. Nothing is pickled.
 `LiveState` binds a module, its optimizer and its schedule to such a buffer: their tensors become views into it.
 """
 
-import json
-import struct
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from cerebro.errors import InternalError, ModelError
-
-_MAGIC = b"CRBSTAT1"
-_PREFIX = struct.Struct("<8sQQQ")
-_ALIGN = 64
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """Where one tensor lies in the payload."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    offset: int
-
-    def view(self, flat: torch.Tensor) -> torch.Tensor:
-        dtype = getattr(torch, self.dtype)
-        span = _span(self.shape, self.strides) * dtype.itemsize
-        return flat[self.offset : self.offset + span].view(dtype).as_strided(self.shape, self.strides)
+from cerebro.errors import ModelError
+from cerebro.training.adoption import adopt_module, adopt_optimizer, check_module, fast_forward, parameters_of
+from cerebro.training.layout import Entry, Layout, dtype_name, head_of, payload_of, scalars_of, split
 
 
 class LiveState:
@@ -44,7 +23,7 @@ class LiveState:
 
     def __init__(self, module: Any, optimizer: Any, schedule: Any | None) -> None:
         self.module, self.optimizer, self.schedule = module, optimizer, schedule
-        self._layout = _Layout((), 0, b"[]")
+        self._layout = Layout((), 0, b"[]")
         self._flat = torch.empty(0, dtype=torch.uint8)
         self._bound: list[tuple[torch.Tensor, int]] = []
 
@@ -60,7 +39,7 @@ class LiveState:
             ModelError: the optimizer or the schedule holds something that a state cannot.
         """
         self._bind()
-        head, payload = self._head(), self._flat
+        head, payload = head_of(self._layout, self._scalars()), self._flat
         into = room_for(len(head) + payload.numel())
         into[: len(head)] = head
         for tensor, offset in self._bound:
@@ -90,15 +69,35 @@ class LiveState:
         """
         if state.readonly:
             state = memoryview(bytearray(state))  # torch reads writable buffers only
-        parts = _split(state)
+        parts = split(state)
         if parts.layout != self._layout.text:
-            self._adopt(_Layout.parse(parts.layout, parts.payload_bytes))
+            self._lay_out(Layout.parse(parts.layout, parts.payload_bytes))
         source = torch.frombuffer(state, dtype=torch.uint8, count=parts.payload_bytes, offset=parts.start)
         self._flat.copy_(source)
         for (tensor, _), entry in zip(self._bound, self._layout.entries, strict=True):
             if tensor.device.type != "cpu":
                 tensor.data.copy_(entry.view(self._flat))
-        self._restore_scalars(_untag(json.loads(parts.scalars)))
+        self._restore_scalars(scalars_of(parts))
+
+    def adopt(self, state: memoryview, optimizer: Literal["keep", "reset"]) -> None:
+        """Start from the state of an ancestor: for a learner that was just built, of another config than that one's.
+
+        The weights are the ancestor's. With `keep` so is what its optimizer remembers, and the schedule is stepped as
+        often as the ancestor's was; with `reset` both start anew. All settings are those of the learner's own build.
+
+        Raises:
+            InternalError: not a state.
+            ModelError: the architectures differ, or an optimizer that is to be kept does.
+        """
+        parts, found = split(state), read_tensors(state)
+        own, weights = self._module_tensors(), {name: t for name, t in found.items() if name.startswith("module/")}
+        check_module(own, weights)
+        if optimizer == "keep":
+            scalars = scalars_of(parts)
+            adopt_optimizer(self.optimizer, found, scalars)
+            if self.schedule is not None:
+                fast_forward(self.schedule, scalars["schedule"])
+        adopt_module(own, weights)  # last, as an optimizer that makes its tensors takes a step
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Every tensor of the state by name: parameters, buffers, then the optimizer's."""
@@ -119,7 +118,7 @@ class LiveState:
         named = list(self.tensors())
         if self._is_bound(named):
             return
-        layout = _Layout.of(named)
+        layout = Layout.of(named)
         flat = torch.zeros(layout.size, dtype=torch.uint8)
         for (_, tensor), entry in zip(named, layout.entries, strict=True):
             view = entry.view(flat)
@@ -138,14 +137,14 @@ class LiveState:
             for (_, tensor), (bound, offset) in zip(named, self._bound, strict=True)
         )
 
-    def _adopt(self, layout: "_Layout") -> None:
+    def _lay_out(self, layout: Layout) -> None:
         """Lay the tensors out as another `LiveState` did, making the optimizer's where it has none yet."""
         flat = torch.zeros(layout.size, dtype=torch.uint8)
-        own = {name: tensor for name, tensor in self.tensors() if name.startswith("module/")}
+        own = self._module_tensors()
         _check_module(own, layout.entries)
         device = next((tensor.device for tensor in own.values()), torch.device("cpu"))
         self.optimizer.state.clear()
-        parameters = self._parameters()
+        parameters = parameters_of(self.optimizer)
         self._bound = []
         for entry in layout.entries:
             view = entry.view(flat)
@@ -163,11 +162,11 @@ class LiveState:
             self._bound.append((tensor, entry.offset))
         self._layout, self._flat = layout, flat
 
-    def _parameters(self) -> list[torch.Tensor]:
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+    def _module_tensors(self) -> dict[str, torch.Tensor]:
+        return {name: tensor for name, tensor in self.tensors() if name.startswith("module/")}
 
     def _optimizer_items(self) -> Iterator[tuple[int, str, Any]]:
-        for index, parameter in enumerate(self._parameters()):
+        for index, parameter in enumerate(parameters_of(self.optimizer)):
             for key, value in sorted(self.optimizer.state.get(parameter, {}).items()):
                 yield index, key, value
 
@@ -181,20 +180,13 @@ class LiveState:
         return {"optimizer": items, "groups": groups, "schedule": schedule}
 
     def _restore_scalars(self, scalars: Mapping[str, Any]) -> None:
-        parameters = self._parameters()
+        parameters = parameters_of(self.optimizer)
         for index, key, value in scalars["optimizer"]:
             self.optimizer.state[parameters[index]][key] = value
         for group, values in zip(self.optimizer.param_groups, scalars["groups"], strict=True):
             group.update(values)
         if self.schedule is not None:
             self.schedule.load_state_dict(scalars["schedule"])
-
-    def _head(self) -> bytes:
-        scalars = json.dumps(_tag(self._scalars(), "optimizer or schedule"), separators=(",", ":")).encode()
-        layout = self._layout.text
-        padding = -(_PREFIX.size + len(layout) + len(scalars)) % _ALIGN
-        lengths = (len(layout), len(scalars) + padding, self._flat.numel())
-        return _PREFIX.pack(_MAGIC, *lengths) + layout + scalars + b" " * padding
 
 
 def read_tensors(state: memoryview) -> dict[str, torch.Tensor]:
@@ -203,62 +195,14 @@ def read_tensors(state: memoryview) -> dict[str, torch.Tensor]:
     Raises:
         InternalError: not a state.
     """
-    parts = _split(state)
-    payload = bytearray(state[parts.start : parts.start + parts.payload_bytes])
-    flat = torch.frombuffer(payload, dtype=torch.uint8)
-    layout = _Layout.parse(parts.layout, parts.payload_bytes)
+    parts = split(state)
+    flat, layout = payload_of(state, parts), Layout.parse(parts.layout, parts.payload_bytes)
     return {entry.name: entry.view(flat).clone() for entry in layout.entries}
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """Where all tensors lie, and the same as JSON."""
-
-    entries: tuple[_Entry, ...]
-    size: int
-    text: bytes
-
-    @classmethod
-    def of(cls, named: list[tuple[str, torch.Tensor]]) -> "_Layout":
-        entries, offset = list[_Entry](), 0
-        for name, tensor in named:
-            strides = tuple(tensor.stride()) if _is_dense(tensor) else tuple(tensor.contiguous().stride())
-            shape = tuple(tensor.shape)
-            entries.append(_Entry(name, _dtype_name(tensor.dtype), shape, strides, offset))
-            offset += -(-_span(shape, strides) * tensor.dtype.itemsize // _ALIGN) * _ALIGN
-        rows = [[e.name, e.dtype, e.shape, e.strides, e.offset] for e in entries]
-        return cls(tuple(entries), offset, json.dumps(rows, separators=(",", ":")).encode())
-
-    @classmethod
-    def parse(cls, text: bytes, size: int) -> "_Layout":
-        rows = json.loads(text)
-        return cls(tuple(_Entry(n, d, tuple(s), tuple(t), o) for n, d, s, t, o in rows), size, text)
-
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """A state taken apart, its payload by place."""
-
-    layout: bytes
-    scalars: bytes
-    start: int
-    payload_bytes: int
-
-
-def _split(state: memoryview) -> _Parts:
-    if len(state) < _PREFIX.size:
-        raise InternalError(f"a state of {len(state)} bytes is too short")
-    magic, layout_bytes, scalar_bytes, payload_bytes = _PREFIX.unpack_from(state)
-    if magic != _MAGIC:
-        raise InternalError(f"not a state: it starts with {magic!r}")
-    middle = _PREFIX.size + layout_bytes
-    start = middle + scalar_bytes
-    return _Parts(bytes(state[_PREFIX.size : middle]), bytes(state[middle:start]), start, payload_bytes)
-
-
-def _check_module(own: Mapping[str, torch.Tensor], entries: tuple[_Entry, ...]) -> None:
+def _check_module(own: Mapping[str, torch.Tensor], entries: tuple[Entry, ...]) -> None:
     theirs = {e.name: (e.dtype, e.shape) for e in entries if e.name.startswith("module/")}
-    ours = {name: (_dtype_name(t.dtype), tuple(t.shape)) for name, t in own.items()}
+    ours = {name: (dtype_name(t.dtype), tuple(t.shape)) for name, t in own.items()}
     for name in sorted(theirs.keys() | ours.keys()):
         if theirs.get(name) != ours.get(name):
             raise ModelError(
@@ -267,57 +211,11 @@ def _check_module(own: Mapping[str, torch.Tensor], entries: tuple[_Entry, ...]) 
             )
 
 
-def _span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
-    """Elements from the first to the last one of a strided tensor."""
-    if 0 in shape:
-        return 0
-    return 1 + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
-
-
-def _is_dense(tensor: torch.Tensor) -> bool:
-    return _span(tuple(tensor.shape), tuple(tensor.stride())) == tensor.numel()
-
-
-def _dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
 def _strided_bytes(tensor: torch.Tensor, payload: torch.Tensor, offset: int) -> None:
     shape, strides = tuple(tensor.shape), tuple(tensor.stride())
-    _Entry("", _dtype_name(tensor.dtype), shape, strides, offset).view(payload).copy_(tensor.detach())
+    Entry("", dtype_name(tensor.dtype), shape, strides, offset).view(payload).copy_(tensor.detach())
 
 
 def _placed(view: torch.Tensor, device: torch.device, optimizer: Any) -> torch.Tensor:
     on_device = view.dim() > 0 or any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
     return view.to(device) if on_device else view
-
-
-def _tag(value: Any, where: str) -> Any:
-    """`value` as JSON that `_untag` turns back into the same Python value."""
-    match value:
-        case None | bool() | int() | float() | str():
-            return value
-        case tuple():
-            return {"tuple": [_tag(item, where) for item in value]}
-        case list():
-            return [_tag(item, where) for item in value]
-        case dict():
-            ordered = sorted(value.items(), key=lambda pair: repr(pair[0]))
-            return {"dict": [[_tag(key, where), _tag(item, where)] for key, item in ordered]}
-        case _:
-            raise ModelError(
-                f"the {where} holds {value!r} ({type(value).__name__}), which a state cannot: "
-                "only tensors, numbers, strings, lists, tuples and dicts can hop"
-            )
-
-
-def _untag(value: Any) -> Any:
-    match value:
-        case list():
-            return [_untag(item) for item in value]
-        case {"tuple": items}:
-            return tuple(_untag(item) for item in items)
-        case {"dict": items}:
-            return {_untag(key): _untag(item) for key, item in items}
-        case _:
-            return value

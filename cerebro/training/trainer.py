@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from cerebro.errors import DataError, ModelError
+from cerebro.errors import DataError, InternalError, ModelError
 from cerebro.ids import digest
 from cerebro.messages import Unit
-from cerebro.plan.program import Program
+from cerebro.plan.program import Member, Program
 from cerebro.storage.dataset import Dataset, OpenShard, open_dataset
 from cerebro.streams import Key, permutation
 from cerebro.training.learners import LiveLearner, build_learner, describe
@@ -33,24 +33,37 @@ class ShardError(DataError):
 class Trainer:
     """Runs the units of one experiment, one after another, on one device.
 
-    A unit is a pure function of the parent state, the shard, the config and the keyed streams: what this object
+    A unit is a pure function of the parent state, the shard, the member and the keyed streams: what this object
     keeps between units (built learners, open shards) saves time and changes nothing.
     """
 
     def __init__(self, program: Program, device: str) -> None:
-        self._program, self._device = program, torch.device(device)
+        self._program, self._device, self._members = program, torch.device(device), dict(program.members)
         self._shards, self._modes = _Shards(open_dataset(program.data)), Modes.present()
         self._learners: OrderedDict[str, LiveLearner] = OrderedDict()
         self._current: LiveLearner | None = None
 
+    def introduce(self, model: str, member: Member) -> bool:
+        """Know of a model that was not among the program's members; gives whether that is new."""
+        if self._members.get(model) == member:
+            return False
+        self.forget(model)
+        self._members[model] = member
+        return True
+
+    def forget(self, model: str) -> None:
+        """Give back the memory of a model that is not trained for now."""
+        if self._learners.pop(model, None) is self._current:
+            self._current = None
+
     def visit(self, unit: Unit, parent: memoryview | None) -> Visit:
-        """Run a unit from the `parent` state (None: the initial one).
+        """Run a unit from the `parent` state (None: the initial one): the model's own, or its ancestor's.
 
         Raises:
             ModelError: the user's code failed, or the loss is not finite.
             ShardError: the shard is missing or damaged.
         """
-        live = self._learner(unit.model, parent)
+        live = self._starting(unit, parent)
         shard = self._shards.open(unit.kind, unit.shard)
         visit = self._visit(live, unit, shard)
         self._learners[unit.model] = live  # not where the visit failed: such a learner only costs memory
@@ -102,17 +115,37 @@ class Trainer:
         impure = _changed_by_building(live, self._learner(model, None))
         return profile | ({"impure_tensor": impure} if impure else {})
 
+    def _starting(self, unit: Unit, parent: memoryview | None) -> LiveLearner:
+        """The learner that a unit begins with."""
+        ancestor = self._member(unit.model).ancestor
+        if ancestor is None or not ancestor.is_adopted_by(unit):
+            return self._learner(unit.model, parent)
+        if parent is None:
+            raise InternalError(f"there is no state of {ancestor.model}, which {unit.model} is to start from")
+        self._learners.pop(unit.model, None)  # one that has adopted before has stepped its schedule
+        live = self._built(unit.model)
+        live.state.adopt(parent, ancestor.optimizer)
+        return live
+
     def _learner(self, model: str, parent: memoryview | None) -> LiveLearner:
         """A learner in the `parent` state; built anew where there is none to load."""
         self._modes.restore()
         live = self._learners.pop(model, None) if parent is not None else None
         if live is None:
-            config = self._program.configs[model]
-            label = self._shards.dataset.label
-            live = build_learner(self._program.build, config, self._key(model, "init"), label, self._device)
+            live = self._built(model)
         if parent is not None:
             live.state.load(parent)
         return live
+
+    def _built(self, model: str) -> LiveLearner:
+        """A learner as `build` gives it."""
+        self._modes.restore()
+        config, label = self._member(model).config, self._shards.dataset.label
+        return build_learner(self._program.build, config, self._key(model, "init"), label, self._device)
+
+    def _member(self, model: str) -> Member:
+        assert model in self._members, f"{model} was not introduced"
+        return self._members[model]
 
     def _forget_old_learners(self) -> None:
         while (
@@ -122,8 +155,9 @@ class Trainer:
 
     def _key(self, model: str, stream: str, *parts: int | str) -> Key:
         """The key of a stream: the same for all models unless they are to be independent."""
-        own = (digest(self._program.configs[model]),) if self._program.independent else ()
-        return (self._program.seed, stream, self._program.repeat, *parts, *own)
+        member = self._member(model)
+        own = (digest(member.config),) if self._program.independent else ()
+        return (self._program.seed, stream, member.repeat, *parts, *own)
 
 
 class _Shards:

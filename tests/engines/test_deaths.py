@@ -82,5 +82,5 @@ def test_shared_memory_that_cannot_be_had_is_known_when_the_engine_opens(name, n
     monkeypatch.setattr(transport, name, refuse)
     engine = LocalEngine()
     with pytest.raises(EngineError, match="shared memory"):
-        engine.open(Program(dict, shards, {}, 0), 2, lambda model: None)
+        engine.open(Program(dict, shards, 0), 2, lambda model: None)
     engine.close()

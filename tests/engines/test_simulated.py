@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from cerebro.engines.simulated import SimulatedEngine, initial_state, mortal, noisy, state_after
+from cerebro.engines.simulated import SimulatedEngine, initial_state, mortal, noisy, state_after, without_optimizer
 from cerebro.errors import EngineError
 from cerebro.execution.engine import StateHandle
 from cerebro.execution.profiler import as_profile
 from cerebro.messages import Launch, Pilot, Piloted, Unit, UnitFailed, UnitFinished, WorkerJoined, WorkerLost
-from cerebro.plan.program import Program
+from cerebro.plan.program import Ancestor, Member, Program
 from cerebro.testing.engine_conformance import CHECKS, Subject, check_engine
 
-PROGRAM = Program(build=dict, data=Path("nowhere"), configs={"m001": {}, "m002": {}, "m003": {}}, seed=7)
+MEMBERS = {model: Member({}) for model in ("m001", "m002", "m003")}
+PROGRAM = Program(build=dict, data=Path("nowhere"), seed=7, members=MEMBERS)
 
 
 def one_second(unit: Unit) -> float:
@@ -59,6 +60,23 @@ class NeverRestores(SimulatedEngine):
         super().open(program, workers, lambda model: None)
 
 
+class RemembersAll(SimulatedEngine):
+    def forget(self, model):
+        pass
+
+
+class StartsClonesAnew(SimulatedEngine):
+    def open(self, program, workers, restore):
+        super().open(program, workers, lambda model: restore(model) if model in program.members else None)
+
+
+class ResetsWhatWasKept(SimulatedEngine):
+    def introduce(self, model, member):
+        super().introduce(
+            model, replace(member, ancestor=member.ancestor and replace(member.ancestor, optimizer="reset"))
+        )
+
+
 class SaysAllTwice(SimulatedEngine):
     def _say(self, seconds, event):
         super()._say(seconds, event)
@@ -98,6 +116,9 @@ class TakesFailuresForDeaths(SimulatedEngine):
         (ForgetsItsHandles, "a_handle_keeps_its_state"),
         (NeverRestores, "a_lost_state_is_restored"),
         (NeverRestores, "a_restored_state_can_be_measured"),
+        (RemembersAll, "a_forgotten_model_is_restored"),
+        (StartsClonesAnew, "a_clone_goes_on_like_its_ancestor"),
+        (ResetsWhatWasKept, "a_clone_goes_on_like_its_ancestor"),
         (SaysAllTwice, "every_worker_joins_once"),
         (LetsTheWorkerShow, "a_state_is_the_same_on_any_workers"),
         (TrainsWhenItMeasures, "validation_leaves_the_state_alone"),
@@ -120,6 +141,27 @@ def test_a_state_tells_all_visits_in_order():
         engine.wait()
     expected = state_after(state_after(initial_state(PROGRAM, "m001"), units[0]), units[1])
     assert bytes(engine.state("m001").view()) == expected
+
+
+def test_a_clone_continues_the_chain_of_its_ancestor():
+    engine, unit = make_engine(), Unit("m009", "train", 1, 1, 0)
+    engine.open(PROGRAM, 1, {"m009": b"of m001"}.get)
+    engine.wait()
+    engine.introduce("m009", Member({}, ancestor=Ancestor("m001", "", "reset", 1, (2,))))
+    engine.submit(Launch(unit, 0))
+    engine.wait()
+    assert bytes(engine.state("m009").view()) == state_after(without_optimizer(b"of m001"), unit)
+
+
+def test_each_repeat_starts_from_a_state_of_its_own():
+    states = set[bytes]()
+    for repeat in (0, 1):
+        engine = opened(make_engine(), 1)
+        engine.introduce("m001", Member({}, repeat))
+        engine.submit(Launch(Unit("m001", "train", 1, 0, 0), 0))
+        engine.wait()
+        states.add(bytes(engine.state("m001").view()))
+    assert len(states) == 2
 
 
 def test_the_clock_jumps_to_the_next_event():

@@ -123,6 +123,8 @@ class Quiet:
 
     def happened(self, event): ...
 
+    def ruled(self, step): ...
+
     def tick(self): ...
 
 
@@ -130,7 +132,7 @@ def play(fate) -> list[object]:
     """The events of a workload on a simulated engine, with a clock that goes on by a second at each look."""
     work = workload([1.0, 2.0], shards=2, workers=2, epochs=1)
     engine, log, ticks = SimulatedEngine(lambda unit: 1.0, fate), Quiet(), iter(range(1 << 20))
-    engine.open(Program(dict, Path(), {}, 0), 2, lambda model: None)
+    engine.open(Program(dict, Path(), 0), 2, lambda model: None)
     deadlines = Deadlines(clock=lambda: next(ticks), floor_seconds=10.0)
     executor = Executor(Scheduler(work, make_policy("longest-remaining", work, 0)), engine, log, log, deadlines)
     assert executor.run([])

@@ -60,6 +60,10 @@ class Scripted(Engine):
         self.clock[0] += 1.0
         return self.events.popleft() if self.events else None
 
+    def introduce(self, model, member): ...
+
+    def forget(self, model): ...
+
     def state(self, model: str) -> StateHandle:
         raise NotImplementedError
 
@@ -75,7 +79,7 @@ class Scripted(Engine):
 
 
 def piloted(engine: Scripted, workers: int = 2) -> PilotReport:
-    engine.open(Program(dict, Path(), {}, 0), workers, lambda model: None)
+    engine.open(Program(dict, Path(), 0), workers, lambda model: None)
     profiler = Profiler(engine, deadlines=Deadlines(clock=lambda: engine.clock[0], floor_seconds=2.0))
     profiler.wait_for_workers(workers)
     return profiler.run(list(engine.signatures))

@@ -50,7 +50,7 @@ class Run:
         self.engine = SimulatedEngine(
             noisy(nominal_seconds(self.work), 0.1, self.seed), mortal(self.killed_share, self.failed_share, self.seed)
         )
-        self.engine.open(Program(dict, Path(), {}, self.seed), self.work.workers, lambda model: None)
+        self.engine.open(Program(dict, Path(), self.seed), self.work.workers, lambda model: None)
         busy: dict[int, str] = {}
         while not self.scheduler.finished:
             event = self.engine.wait()

@@ -10,6 +10,7 @@ from typing import Any
 
 from cerebro.ids import model_id
 from cerebro.messages import Unit
+from cerebro.plan.program import Member
 from cerebro.storage.catalog import Catalog, UnitRow
 
 BEGUN = 1_700_000_000.0
@@ -40,7 +41,7 @@ def create(
         "source": None,
         "fingerprint": FINGERPRINT,
     }
-    Catalog.create(folder, experiment, {model_id(index): config for index, config in enumerate(configs)})
+    Catalog.create(folder, experiment, {model_id(index): Member(config).as_json() for index, config in enumerate(configs)})
     return Catalog(folder)
 
 

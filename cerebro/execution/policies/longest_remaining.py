@@ -36,20 +36,27 @@ class LongestRemaining(Policy):
 
     def begin(self, progress: Progress) -> None:
         self._progress = progress
-        self._weight = self._weights or (1.0,) * len(progress.needs)
-        self._queue: list[tuple[float, int]] = []
+        self._queue: list[tuple[float, float, int]] = []
+        """The ready models: what is due first, then what has most work left."""
+        self._queued = set[int]()
         for model, needs in enumerate(progress.needs):
             if needs:
                 self.ready(model)
 
     def ready(self, model: int) -> None:
-        insort(self._queue, (-self._progress.remaining[model] * self._weight[model], model))
+        if model in self._queued:  # it was held, and is released
+            self._queue = [entry for entry in self._queue if entry[2] != model]
+        self._queued.add(model)
+        weight = self._weights[model] if model < len(self._weights) else 1.0
+        due = self._progress.places[model].chain.due
+        insort(self._queue, (due, -self._progress.remaining[model] * weight, model))
 
     def choose(self) -> Choice | None:
         needs, idle = self._progress.needs, self._progress.idle
-        for place, (_, model) in enumerate(self._queue):
+        for place, (_, _, model) in enumerate(self._queue):
             if workers := needs[model] & idle:
                 del self._queue[place]
+                self._queued.discard(model)
                 worker = self._worker(model, workers)
                 return Choice(model, worker, self._shard(model, worker))
         return None

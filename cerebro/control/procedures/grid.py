@@ -1,16 +1,18 @@
-"""What is searched, and how: the values given as `Experiment(search=...)`."""
+"""Every combination of listed values."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from cerebro.commands import Add
+from cerebro.control.procedure import Decision, Procedure, Result, Terms
 from cerebro.errors import SpecError
 from cerebro.ids import canonical_json
 from cerebro.spec.space import check_space, grid
 
 
-@dataclass(frozen=True, slots=True)
-class Grid:
+@dataclass
+class Grid(Procedure):
     """Every combination of the listed values, the last dimension moving fastest.
 
     Raises:
@@ -18,6 +20,8 @@ class Grid:
     """
 
     space: Mapping[str, Any]
+    _begun: int = field(default=0, init=False, repr=False, compare=False)
+    _configs: tuple[dict[str, Any], ...] = field(default=(), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_space(self.space)
@@ -29,6 +33,19 @@ class Grid:
     def configs(self) -> tuple[dict[str, Any], ...]:
         """The configs in order: `m001` is the first."""
         return tuple(grid(self.space))
+
+    def begin(self, terms: Terms) -> None:
+        self._begun, self._configs = 0, self.configs()
+
+    def ask(self, fresh: str) -> Decision | None:
+        if self._begun == len(self._configs):
+            return None
+        self._begun += 1
+        why = {"source": "grid", "number": self._begun, "models": len(self._configs)}
+        return Decision(Add(self._configs[self._begun - 1]), why)
+
+    def tell(self, result: Result) -> Sequence[Decision]:
+        return ()
 
     def describe(self) -> dict[str, Any]:
         """What of this is part of an experiment's identity."""

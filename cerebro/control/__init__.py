@@ -1,0 +1,1 @@
+"""Who decides: procedures and people, through one set of commands."""

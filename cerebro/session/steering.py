@@ -1,0 +1,255 @@
+"""Steering a run: what is decided becomes work for the executor, and what happens becomes results to decide by."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cerebro.commands import Clone, Command
+from cerebro.control.orders import Order, parse_order
+from cerebro.control.steering import Steering
+from cerebro.errors import SpecError, StoreError
+from cerebro.execution.engine import BytesHandle
+from cerebro.execution.executor import Partials, Step
+from cerebro.execution.resume import Finish, Resumption
+from cerebro.messages import Event, Ruling, Unit, UnitFailed, UnitFinished
+from cerebro.operators.hop import Goal, chain
+from cerebro.plan.cost import Profile
+from cerebro.plan.program import Ancestor, member_of
+from cerebro.plan.workload import Assign, Chain, Change, Done, Hold
+from cerebro.session.declaration import Declaration
+from cerebro.session.planning import Work
+from cerebro.session.members import member_in, start_of
+from cerebro.storage.catalog import CatalogReader, UnitRow
+from cerebro.storage.inbox import Inbox
+from cerebro.storage.store import ExperimentFolder
+
+_HOLDING = ("paused", "stopped")
+
+
+@dataclass
+class RunSteering:
+    """The steering of one run: knows the experiment's folder, where orders come in and ancestors' states lie."""
+
+    steering: Steering
+    declaration: Declaration
+    folder: ExperimentFolder
+    finish: Finish
+    profiles: Mapping[str, Profile]
+    """Of the models that were piloted."""
+    configs: dict[str, Mapping[str, Any]]
+    """Of all models there are, by id."""
+    past: Mapping[str, Done]
+    """How far the models had come when this run began."""
+    earlier: list[tuple[Unit, Partials]]
+    """The visits of earlier runs, with their metric partials."""
+    starts: dict[str, bytes]
+    """What new clones start from."""
+    backlog: list[Ruling]
+    """What was decided in earlier runs and is not in the log."""
+    settle: Callable[[], None] = lambda: None
+    """Waits until all that has happened is durable."""
+    obeyed: set[str] = field(default_factory=set[str])
+    """The orders that were carried out."""
+    _born: dict[str, Done] = field(default_factory=dict[str, Done])
+    """Where the models of this run began."""
+    _train_values: dict[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is under way, and nobody asks for more."""
+        return self.steering.over and not self._orders()
+
+    def handle(self, events: Sequence[Event]) -> list[Step]:
+        """Take in what happened, and what people have asked for by now."""
+        rulings, self.backlog = self.backlog, []
+        for event in events:
+            match event:
+                case UnitFinished():
+                    rulings += self._finished(event)
+                case UnitFailed(unit):
+                    self.steering.fail(unit.model)
+                case _:
+                    pass
+        if events:
+            rulings += self.steering.advance()
+        steps = [self._step(ruling) for ruling in rulings]
+        for order in self._orders():
+            steps += self._obey(order)
+        return steps
+
+    def is_kept(self, unit: Unit) -> bool:
+        """Whether the state after a unit may yet be cloned by the procedure, whatever comes after it."""
+        ends = unit.kind == "train" and self.finish.ends_split(unit)
+        return ends and self.steering.is_fork_point(unit.model, unit.epoch)
+
+    def work(self) -> Work:
+        """All that is to be trained as things are."""
+        underway = {model: ruling for model, ruling in self.steering.underway().items() if model in self.configs}
+        goals = {model: Goal(self.steering.until(model), ruling.due) for model, ruling in underway.items()}
+        done = {model: self.past[model] if model in self.past else self._born[model] for model in underway}
+        left = [model for model, goal in goals.items() if done[model].epoch <= goal.until]
+        return Work(
+            {model: self.configs[model] for model in left},
+            {model: self.profile(model) for model in left},
+            {model: goals[model] for model in left},
+            {model: done[model] for model in left if done[model] != Done()},
+        )
+
+    def _finished(self, event: UnitFinished) -> list[Ruling]:
+        """The end of an epoch is a result."""
+        unit, (split, metric) = event.unit, self.declaration.spec.objective
+        if unit.kind == split and self.finish.ends_split(unit):
+            self._train_values[unit.model] = event.values[metric]
+        if not self.finish.ends_epoch(unit):
+            return []
+        return self.steering.offer(unit.model, unit.epoch, self._train_values.pop(unit.model, None))
+
+    def _orders(self) -> list[Order]:
+        found = list[Order]()
+        for name, text in Inbox(self.folder.path).pending():
+            if name not in self.obeyed:
+                try:
+                    found.append(parse_order(text))
+                except SpecError:  # it was checked before it was put there: the file is damaged
+                    self.obeyed.add(name)
+        return found
+
+    def _obey(self, order: Order) -> list[Step]:
+        self.obeyed.add(order.id)
+        ancestor = None
+        try:
+            check_models(order.command, self.configs)
+            if isinstance(order.command, Clone) and order.command.warm:
+                ancestor = self._newest_state(order.command.model, order.command.optimizer)
+        except StoreError as error:
+            return [Step(self.steering.refuse(order, str(error)))]
+        return [self._step(ruling) for ruling in self.steering.obey(order, ancestor)]
+
+    def _step(self, ruling: Ruling) -> Step:
+        """What has to be done for a ruling."""
+        if ruling.member is not None:
+            return self._begin(ruling)
+        return Step(ruling, self._change(ruling))
+
+    def _change(self, ruling: Ruling) -> Change | None:
+        if ruling.model is None:
+            return None
+        if ruling.kind in _HOLDING:
+            return Hold(ruling.model)
+        if ruling.kind in ("resumed", "extended"):
+            assert ruling.until is not None, "it is resumed to an epoch"
+            return Assign(self._chain(ruling.model, Goal(ruling.until, ruling.due)), self._done(ruling.model))
+        return None
+
+    def _begin(self, ruling: Ruling) -> Step:
+        """A new model, and the state that it starts from if it is a warm clone."""
+        model, goal = ruling.model, Goal(ruling.until or 0, ruling.due)
+        assert model is not None, "a new model has a name"
+        assert ruling.member is not None, "a new model is described"
+        fork = ruling.member["ancestor"]
+        if fork is not None and "at" in fork:
+            self.settle()
+            ancestor = self._state_after(fork["model"], fork["at"], fork["optimizer"])
+            member = replace(member_of({**ruling.member, "ancestor": None}), ancestor=ancestor)
+        else:
+            member = member_of(ruling.member)
+        ruling = replace(ruling, member=member.as_json())
+        self.configs[model], self._born[model] = member.config, start_of(member)
+        if member.ancestor is None:
+            return Step(ruling, Assign(self._chain(model, goal)), member)
+        state = self.starts[model] = self.folder.checkpoints.read(member.ancestor.state_digest)
+        with closing(self.folder.reader()) as reader:
+            earlier = tuple(inherited(model, member.ancestor, reader))
+        assign = Assign(self._chain(model, goal), start_of(member))
+        return Step(ruling, assign, member, BytesHandle(state), earlier)
+
+    def _chain(self, model: str, goal: Goal) -> Chain:
+        return chain(self.declaration.train, model, self.profile(model), goal)
+
+    def profile(self, model: str) -> Profile:
+        """What was measured of a model; of one that was not piloted, of the one whose config is most like its own."""
+        known = self.profiles.get(model)
+        if known is not None:
+            return known
+        known = {other: self.configs[other] for other in self.profiles}
+        return self.profiles[likest(self.configs[model], known)]
+
+    def _done(self, model: str) -> Done:
+        """Where a model goes on that this run has not seen yet; one that it has seen stays where it is."""
+        return self.past.get(model, Done())
+
+    def _newest_state(self, model: str, optimizer: Any) -> Ancestor:
+        """The newest durable state of a model.
+
+        Raises:
+            StoreError: there is none, or it is damaged.
+        """
+        self.settle()
+        with closing(self.folder.reader()) as reader:
+            row = reader.last_checkpoints().get(model)
+            if row is None:
+                raise StoreError(f"{model} has no durable state yet")
+            self.folder.checkpoints.read(row["state_digest"])
+            return self._ancestor(reader, row, optimizer)
+
+    def _state_after(self, model: str, epoch: int, optimizer: Any) -> Ancestor:
+        """The state of a model at the end of an epoch."""
+        with closing(self.folder.reader()) as reader:
+            rows = [row for row in reader.rows("checkpoints", model) if row["epoch"] == epoch]
+            last = max(rows, key=lambda row: row["position"], default=None)
+            if last is None or last["position"] != self.finish.train_visits - 1:
+                raise StoreError(f"the state of {model} after epoch {epoch} is not kept: it cannot be cloned")
+            return self._ancestor(reader, last, optimizer)
+
+    def _ancestor(self, reader: CatalogReader, row: Mapping[str, Any], optimizer: Any) -> Ancestor:
+        epoch, position = row["epoch"], row["position"]
+        if position == self.finish.train_visits - 1:
+            return Ancestor(row["model"], row["state_digest"], optimizer, epoch + 1)
+        units = [visit.unit for visit in _visits(reader, row["model"], epoch)]
+        own = member_in(next(each for each in reader.models() if each["model"] == row["model"])).ancestor
+        before = own.train_shards if own is not None and own.epoch == epoch else ()
+        visited = (*before, *(unit.shard for unit in units if unit.position <= position))
+        return Ancestor(row["model"], row["state_digest"], optimizer, epoch, visited)
+
+
+def earlier_visits(reader: CatalogReader, past: Mapping[str, Resumption]) -> list[tuple[Unit, Partials]]:
+    """What the models have behind them, clones with what they inherited, with their metric partials."""
+    found = list[tuple[Unit, Partials]]()
+    for row in reader.models():
+        ancestor = member_in(row).ancestor
+        found += inherited(row["model"], ancestor, reader) if ancestor else ()
+        if row["model"] in past:
+            found += [(visit.unit, visit.partials) for visit in past[row["model"]].kept]
+    return found
+
+
+def inherited(model: str, ancestor: Ancestor, reader: CatalogReader) -> Iterator[tuple[Unit, Partials]]:
+    """The visits that a clone has behind it in its first epoch, with their metric partials, as if they were its own."""
+    for row in _visits(reader, ancestor.model, ancestor.epoch)[: len(ancestor.train_shards)]:
+        yield replace(row.unit, model=model), row.partials
+
+
+def _visits(reader: CatalogReader, model: str, epoch: int) -> list[UnitRow]:
+    return [row for row in reader.units(model) if row.unit.epoch == epoch and row.unit.kind == "train"]
+
+
+def likest(config: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> str:
+    """The known model whose config shares most values with `config`."""
+    return max(known, key=lambda model: _likeness(config, known[model]))
+
+
+def _likeness(config: Mapping[str, Any], other: Mapping[str, Any]) -> int:
+    """How many values two configs share."""
+    return sum(name in other and other[name] == value for name, value in config.items())
+
+
+def check_models(command: Command, configs: Mapping[str, Any]) -> None:
+    """Check that a command speaks of a model that there is.
+
+    Raises:
+        StoreError: it does not.
+    """
+    model = getattr(command, "model", None)
+    if model is not None and model not in configs:
+        raise StoreError(f"there is no model {model}")
