@@ -18,9 +18,19 @@ from cerebro.errors import (
 )
 
 if TYPE_CHECKING:
-    from cerebro.session import Experiment, load
+    from cerebro.control.procedures import (
+        ASHA,
+        PBT,
+        Grid,
+        Hyperband,
+        MedianStopping,
+        OptunaSearch,
+        Random,
+        SuccessiveHalving,
+    )
+    from cerebro.session import Experiment, connect, load
+    from cerebro.spec.budget import Budget
     from cerebro.spec.learner import Learner
-    from cerebro.control.procedures.grid import Grid
     from cerebro.spec.space import choice, loguniform, randint, uniform
     from cerebro.storage.dataset import open_dataset as open
     from cerebro.storage.ingest import ingest
@@ -29,19 +39,28 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "ASHA",
+    "PBT",
+    "Budget",
     "CerebroError",
     "DataError",
     "EngineError",
     "Experiment",
     "Grid",
+    "Hyperband",
     "InternalError",
     "Learner",
+    "MedianStopping",
     "ModelError",
+    "OptunaSearch",
     "PlanError",
+    "Random",
     "SpecError",
     "StoreError",
+    "SuccessiveHalving",
     "__version__",
     "choice",
+    "connect",
     "ingest",
     "load",
     "loguniform",
@@ -53,9 +72,18 @@ __all__ = [
 
 _HOMES = {
     "Experiment": "cerebro.session",
+    "ASHA": "cerebro.control.procedures.asha",
+    "Budget": "cerebro.spec.budget",
     "Grid": "cerebro.control.procedures.grid",
+    "Hyperband": "cerebro.control.procedures.hyperband",
     "Learner": "cerebro.spec.learner",
+    "MedianStopping": "cerebro.control.procedures.median_stopping",
+    "OptunaSearch": "cerebro.control.procedures.optuna_search",
+    "PBT": "cerebro.control.procedures.pbt",
+    "Random": "cerebro.control.procedures.random",
+    "SuccessiveHalving": "cerebro.control.procedures.successive_halving",
     "choice": "cerebro.spec.space",
+    "connect": "cerebro.session",
     "ingest": "cerebro.storage.ingest",
     "load": "cerebro.session",
     "loguniform": "cerebro.spec.space",

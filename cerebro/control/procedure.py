@@ -93,7 +93,7 @@ class Procedure(ABC):
         Results of models that a person added or resumed are told too; whoever cannot learn from them ignores them.
         """
 
-    def censor(self, model: str, epoch: int) -> None:
+    def censor(self, model: str, epoch: int) -> None:  # noqa: B027 - to forget nothing is a choice
         """A person stopped `model` after so many finished epochs: no result will come, and that is not a bad score."""
 
     @abstractmethod

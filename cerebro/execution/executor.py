@@ -107,7 +107,8 @@ class Executor:
         """Run until every model has ended, and nothing more is decided; gives whether it came to that.
 
         `joined` are the workers that are already there, `earlier` the units of a former run with their metric
-        partials, `begun` what was decided before. When `interrupted` says so, no unit is started any more, and those that run may end.
+        partials, `begun` what was decided before. When `interrupted` says so, no unit is started any more, and those
+        that run may end.
         """
         for unit, partials in earlier:
             self._remember(unit, partials)

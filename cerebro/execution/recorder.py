@@ -253,9 +253,7 @@ class Recorder:
         for model, change in changes.items():
             self._catalog.add_seconds(model, change.seconds, **change.fields)
 
-    def _note(
-        self, event: Event | Ruling, digests: Mapping[_Place, str], changes: "defaultdict[str, _Change]"
-    ) -> None:
+    def _note(self, event: Event | Ruling, digests: Mapping[_Place, str], changes: "defaultdict[str, _Change]") -> None:
         match event:
             case UnitFinished(Unit(model, "train", epoch, position)):
                 self._note_unit(event, digests[model, epoch, position], changes[model])

@@ -9,6 +9,9 @@ from cerebro.plan.workload import Done
 from cerebro.storage.catalog import UnitRow
 
 
+_BEGINNING = Done()
+
+
 @dataclass(frozen=True, slots=True)
 class Finish:
     """What makes a unit the last of its kind in an epoch."""
@@ -36,7 +39,7 @@ class Resumption:
 
 
 def resumption(
-    rows: Sequence[UnitRow], checkpoint: Mapping[str, Any] | None, finish: Finish, start: Done = Done()
+    rows: Sequence[UnitRow], checkpoint: Mapping[str, Any] | None, finish: Finish, start: Done = _BEGINNING
 ) -> Resumption:
     """Where a model goes on, from its finished units in order and its last durable state; without any, at `start`."""
     last = _index_of_checkpoint(rows, checkpoint)

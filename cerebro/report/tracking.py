@@ -5,7 +5,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cerebro.messages import Event, Launch, PilotFailed, Ruling, Unit, UnitFailed, UnitFinished, WorkerJoined, WorkerLost
+from cerebro.messages import (
+    Event,
+    Launch,
+    PilotFailed,
+    Ruling,
+    Unit,
+    UnitFailed,
+    UnitFinished,
+    WorkerJoined,
+    WorkerLost,
+)
 from cerebro.plan.workload import Chain, Done, Workload
 from cerebro.report.snapshot import ENDED, ModelProgress, Snapshot, WorkerProgress, eta
 from cerebro.report.wording import first_line, flat, split_keys

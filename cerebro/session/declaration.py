@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cerebro.errors import SpecError, StoreError
 from cerebro.control.procedure import Procedure, Terms
 from cerebro.control.steering import Steering
+from cerebro.errors import SpecError, StoreError
 from cerebro.ids import digest
 from cerebro.messages import Ruling
 from cerebro.plan.logical import Scan, Select, Train

@@ -11,7 +11,6 @@ from cerebro.report.live import LiveDisplay
 from cerebro.session.declaration import Declaration
 from cerebro.storage.catalog import CatalogReader
 
-
 Configs = Mapping[str, Mapping[str, Any]]
 """The config of each model, by id."""
 
@@ -19,9 +18,7 @@ Configs = Mapping[str, Mapping[str, Any]]
 class Display(Watch, Protocol):
     """Shows a run from its beginning to its end."""
 
-    def begin(
-        self, declaration: Declaration, configs: Configs, workload: Workload, reader: CatalogReader
-    ) -> None: ...
+    def begin(self, declaration: Declaration, configs: Configs, workload: Workload, reader: CatalogReader) -> None: ...
 
     def end(self, status: str) -> None: ...
 
@@ -29,9 +26,7 @@ class Display(Watch, Protocol):
 class Silent:
     """Shows nothing."""
 
-    def begin(
-        self, declaration: Declaration, configs: Configs, workload: Workload, reader: CatalogReader
-    ) -> None: ...
+    def begin(self, declaration: Declaration, configs: Configs, workload: Workload, reader: CatalogReader) -> None: ...
 
     def launched(self, launch: Launch) -> None: ...
 
@@ -56,9 +51,7 @@ class Shown(Silent):
         self.launched, self.happened = self._live.launched, self._live.happened
         self.tick, self.end = self._live.tick, self._live.end
 
-    def begin(
-        self, declaration: Declaration, configs: Configs, workload: Workload, reader: CatalogReader
-    ) -> None:
+    def begin(self, declaration: Declaration, configs: Configs, workload: Workload, reader: CatalogReader) -> None:
         rows = leaderboard(reader)
         self._live.begin(
             declaration.spec.name,

@@ -1,9 +1,10 @@
 """The experiment as users hold it: a declaration that can be explained, fitted and looked at."""
 
 import os
+import sys
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from cerebro.errors import SpecError, StoreError
 from cerebro.execution.engine import Engine
@@ -14,11 +15,13 @@ from cerebro.plan.cost import Profile
 from cerebro.plan.node import tree
 from cerebro.session.declaration import Declaration, check_same, declare
 from cerebro.session.display import make_display
-from cerebro.session.pilot import pilot, remembered_profiles
 from cerebro.session.expectation import expected_work
-from cerebro.session.planning import Means, actual_text, physical_text, plan
+from cerebro.session.handle import Handle, start
+from cerebro.session.pilot import pilot, remembered_profiles
+from cerebro.session.planning import Means, actual_text, fits_text, physical_text, plan
 from cerebro.session.result import Result
-from cerebro.session.run import Run
+from cerebro.session.run import INTERRUPTED, Run
+from cerebro.spec.budget import Budget, as_budget
 from cerebro.spec.experiment import ExperimentSpec
 from cerebro.storage.store import Store
 
@@ -47,9 +50,13 @@ class Experiment(ExperimentSpec):
         device: str = "auto",
         policy: str = DEFAULT_POLICY,
         store: StorePath = None,
+        budget: Budget | str | None = None,
         progress: bool = True,
     ) -> Result:
         """Train every model and return the result; again, it resumes what was interrupted or returns at once.
+
+        `budget` takes the place of the declared one, for all runs of the experiment together; when it is spent, `fit`
+        returns with what there is, and goes on from there when there is more.
 
         Raises:
             CerebroError: the experiment cannot be run, with the reason; nothing is left half-done.
@@ -59,11 +66,26 @@ class Experiment(ExperimentSpec):
         folder = where.experiment(self.name)
         if engine == "local" and not folder.is_finished:
             _load_ahead()
+        spend = as_budget(budget) or self.budget
         declaration, means, chosen = self._prepare(workers, engine, device, policy)
-        run = Run(declaration, where, folder, means, chosen, lambda: make_engine(engine), make_display(progress))
-        if not run.execute():
+        run = Run(declaration, where, folder, means, chosen, lambda: make_engine(engine), make_display(progress), spend)
+        ending = run.execute()
+        if ending == INTERRUPTED:
             raise KeyboardInterrupt(f"experiment {self.name!r} was interrupted; fit() goes on from here")
+        if ending.reason and progress:
+            sys.stderr.write(f"{self.name}: {ending.reason}; give more with budget=, and it goes on\n")
         return Result(folder, self)
+
+    def start(self, **options: Any) -> Handle:
+        """Train in the background, with the options of `fit`; gives a handle to watch and steer it by.
+
+        Raises:
+            CerebroError: as `fit`, where it is known before anything is trained.
+        """
+        if options.get("engine", "local") == "local":
+            _load_ahead()  # in this thread: the workers' parent dies with the thread that started it
+        folder = Store(options.get("store")).experiment(self.name)
+        return start(lambda: self.fit(**options), folder, self)
 
     def explain(
         self,
@@ -74,6 +96,7 @@ class Experiment(ExperimentSpec):
         device: str = "auto",
         policy: str = DEFAULT_POLICY,
         store: StorePath = None,
+        budget: Budget | str | None = None,
     ) -> str:
         """The plan as a tree: `logical` (what), `physical` (how, with estimates), `actual` (estimates beside measures).
 
@@ -88,9 +111,10 @@ class Experiment(ExperimentSpec):
         if stage == "logical":
             return tree(declaration.select)
         profiles = self._profiles(declaration, means, chosen, Store(store))
-        physical, _ = plan(declaration, expected_work(declaration, profiles), means)
+        physical, policy_used = plan(declaration, expected_work(declaration, profiles), means)
         if stage == "physical":
-            return physical_text(physical)
+            spend = as_budget(budget) or self.budget
+            return physical_text(physical) + (f"\n{fits_text(spend, physical, policy_used)}" if spend else "")
         with closing(Store(store).experiment(self.name).reader()) as reader:
             check_same(declaration.identity, reader.experiment()["spec"], Store(store).experiment(self.name).path)
             if not reader.units():

@@ -16,7 +16,7 @@ from cerebro.control.knobs import check_known, nested
 from cerebro.control.orders import Reply, new_order
 from cerebro.control.steering import changed
 from cerebro.control.validation import Facts, ShapeCheck, facts_in
-from cerebro.errors import SpecError
+from cerebro.errors import SpecError, StoreError
 from cerebro.session.result import Leaderboard, Result
 from cerebro.session.why import Why, why
 from cerebro.spec.experiment import ExperimentSpec
@@ -258,7 +258,7 @@ def shape_check(folder: ExperimentFolder, spec: ExperimentSpec | None) -> ShapeC
     """
     with closing(folder.reader()) as reader:
         row = reader.experiment()
-    declared = spec if spec is not None else _declared(row["source"])
+    declared = spec if spec is not None else _declared(folder, row["source"])
     if declared is None:
         return None
 
@@ -270,11 +270,17 @@ def shape_check(folder: ExperimentFolder, spec: ExperimentSpec | None) -> ShapeC
     return check_shapes
 
 
-def _declared(source: str | None) -> ExperimentSpec | None:
-    """The experiment as its file declares it; None if the file is gone, or declares it otherwise than by loading."""
+def _declared(folder: ExperimentFolder, source: str | None) -> ExperimentSpec | None:
+    """The experiment as its file declares it; None if the file is gone, or declares it otherwise than by loading.
+
+    The folder is held meanwhile: a script that calls `fit()` when it is loaded is refused there, and trains nothing.
+    """
     from cerebro.session.source import load_experiment
 
+    if source is None or not Path(source).is_file():
+        return None
     try:
-        return load_experiment(Path(source)) if source else None
-    except SpecError:
+        with folder.held():
+            return load_experiment(Path(source))
+    except (SpecError, StoreError):
         return None

@@ -6,6 +6,7 @@ from typing import Any
 
 from cerebro.errors import PlanError
 from cerebro.execution.forecast import forecast
+from cerebro.execution.meter import fits
 from cerebro.execution.policies import make_policy
 from cerebro.execution.policy import Policy
 from cerebro.operators.hop import Goal, hop, moved_bytes
@@ -15,6 +16,7 @@ from cerebro.plan.physical import Hop, PhysicalPlan, TrainGroup
 from cerebro.plan.workload import Done
 from cerebro.quantities import bytes_text, seconds_text
 from cerebro.session.declaration import Declaration
+from cerebro.spec.budget import Budget
 from cerebro.storage.catalog import CatalogReader
 
 WORKER_BYTES = 300 << 20
@@ -68,6 +70,13 @@ def plan(declaration: Declaration, work: Work, means: Means) -> tuple[PhysicalPl
 def physical_text(physical: PhysicalPlan) -> str:
     """The physical plan as a tree with its estimates."""
     return tree(physical.root, lambda node: _estimate(node, physical))
+
+
+def fits_text(budget: Budget, physical: PhysicalPlan, policy: Policy) -> str:
+    """What of a plan a budget is enough for, in one line."""
+    chain = physical.hop.workload.chains[0]
+    visits = len(chain.train_seconds) + len(chain.valid_seconds)
+    return fits(budget, forecast(physical.hop.workload, policy), physical.hop.workload.workers, visits)
 
 
 def actual_text(physical: PhysicalPlan, reader: CatalogReader) -> str:

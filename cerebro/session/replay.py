@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
-from cerebro.engines.inline import InlineEngine
 from cerebro.errors import StoreError
 from cerebro.execution.engine import Engine
 from cerebro.execution.replay import Difference, replay_units
@@ -49,6 +48,8 @@ def replay(
     Raises:
         StoreError: no such model, no unit recorded, or the experiment is declared otherwise now.
     """
+    from cerebro.engines.inline import InlineEngine  # it loads torch
+
     with closing(folder.reader()) as reader:
         reader.check_model(model)
         experiment, rows = reader.experiment(), reader.units(model)
@@ -79,7 +80,7 @@ def replay(
 
 
 def ancestry(model: str, members: Mapping[str, Member], reader: CatalogReader) -> list[UnitRow]:
-    """The train units of its ancestors that lead to the state a model starts from, oldest first; none if it is no clone.
+    """The train units of its ancestors that lead to where a model starts, oldest first; none if it is no clone.
 
     Raises:
         StoreError: the log does not lead to that state.
@@ -92,7 +93,9 @@ def ancestry(model: str, members: Mapping[str, Member], reader: CatalogReader) -
     if not ends:
         if members[ancestor.model].ancestor == ancestor:  # cloned before it was trained any further itself
             return ancestry(ancestor.model, members, reader)
-        raise StoreError(f"{ancestor.model} has no unit that ends in {ancestor.state_digest}, from which {model} starts")
+        raise StoreError(
+            f"{ancestor.model} has no unit that ends in {ancestor.state_digest}, from which {model} starts"
+        )
     return [*ancestry(ancestor.model, members, reader), *rows[: ends[0] + 1]]
 
 

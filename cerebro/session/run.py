@@ -4,13 +4,15 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from cerebro.control.console import Console
 from cerebro.control.validation import facts_in
 from cerebro.errors import StoreError
+from cerebro.execution.energy import EnergyCounter
 from cerebro.execution.engine import Engine
 from cerebro.execution.executor import Executor, Step
+from cerebro.execution.meter import Meter, spent_before
 from cerebro.execution.profiler import PilotReport, Profiler
 from cerebro.execution.recorder import Lineage, Newcomers, Origin, Recorder
 from cerebro.execution.resume import Finish, Resumption
@@ -20,20 +22,34 @@ from cerebro.plan.cost import Profile
 from cerebro.plan.program import Member, Program
 from cerebro.session.declaration import Declaration, check_same
 from cerebro.session.display import Display
+from cerebro.session.handle import shape_check
 from cerebro.session.interrupts import interruptible, quick_turns
+from cerebro.session.members import member_in, members_in, start_of
 from cerebro.session.numerics import check_fingerprint, common_fingerprint
 from cerebro.session.pilot import pilot
 from cerebro.session.planning import Means, Work, plan, plan_record
-from cerebro.session.members import member_in, members_in, start_of
 from cerebro.session.recall import recall
 from cerebro.session.recovery import ENDED, note_torn_log, resume, torn_catalog_log
-from cerebro.session.handle import shape_check
 from cerebro.session.steering import RunSteering, earlier_visits
+from cerebro.spec.budget import Budget
 from cerebro.storage.catalog import Catalog
 from cerebro.storage.inbox import Inbox
+from cerebro.storage.spending import SPENT
 from cerebro.storage.store import ExperimentFolder, Store
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended."""
+
+    status: Literal["finished", "interrupted"]
+    reason: str = ""
+    """What was not done and why, where a budget ended it."""
+
+
+FINISHED, INTERRUPTED = Ending("finished"), Ending("interrupted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +63,21 @@ class Run:
     device: str
     make_engine: Callable[[], Engine]
     display: Display
+    budget: Budget | None = None
     starts: dict[str, bytes] = field(default_factory=dict[str, bytes])
     """What clones of this run start from, until it is durable."""
 
-    def execute(self) -> bool:
-        """Train until every model has ended; gives whether it came to that, or was interrupted.
+    def execute(self) -> Ending:
+        """Train until every model has ended, it is interrupted, or its budget is spent.
 
         Raises:
             CerebroError: it cannot be run, with the reason; what was finished is kept.
         """
         if self.folder.is_read_only and self._is_over():
-            return True
+            return FINISHED
         with self.folder.held():
             if self.folder.exists and self._is_over():
-                return True
+                return FINISHED
             with closing(self.make_engine()) as engine:
                 return self._with_engine(engine)
 
@@ -70,7 +87,7 @@ class Run:
             reader.check()
             return reader.experiment()["status"] == "finished" and not Inbox(self.folder.path).pending()
 
-    def _with_engine(self, engine: Engine) -> bool:
+    def _with_engine(self, engine: Engine) -> Ending:
         opened_at = time.time()
         engine.open(self.program(), self.means.workers, self._restore)
         profiler = Profiler(engine)
@@ -86,27 +103,39 @@ class Run:
             check_fingerprint(catalog.experiment()["fingerprint"], fingerprint, self.folder)
             return self._with_catalog(catalog, _Ready(engine, opened_at, profiler, report, fingerprint))
 
-    def _with_catalog(self, catalog: Catalog, ready: "_Ready") -> bool:
+    def _with_catalog(self, catalog: Catalog, ready: "_Ready") -> Ending:
         past = resume(catalog, self._finish(), self.folder.checkpoints)
         self.folder.checkpoints.collect({row["state_digest"] for row in catalog.rows("checkpoints")})
         self._note_pilot(catalog, ready.report)
         course = self._course(catalog, ready, past)
         steps, work = course.handle(()), course.work()
-        number, status = self._note_start(catalog), "interrupted"
+        meter = course.meter = self._meter(catalog)
+        number, ending = self._note_start(catalog), INTERRUPTED
         recorder = self._recorder(catalog, ready, number, past, course)
         course.settle = recorder.finish_writing
         try:
             with closing(recorder), self._console():
-                if self._executed(catalog, ready, course, recorder, (steps, work)):
-                    status = "finished"
+                complete = self._executed(catalog, ready, course, recorder, (steps, work))
+                ending = ending_of(complete, course, meter)
         finally:
-            self.display.end(status)
+            self.display.end(ending.status)
             with suppress(StoreError):  # what ended the run is to be told, not that this too could not be written
-                _note_end(catalog, status, number)
-        return status == "finished"
+                _note_end(catalog, ending, number, meter)
+        return ending
+
+    def _meter(self, catalog: Catalog) -> Meter:
+        finish, workers = self._finish(), self.means.workers
+        visits = finish.train_visits + finish.valid_visits
+        earlier = spent_before(catalog, self.budget, visits)
+        return Meter(self.budget, workers, visits, earlier, energy=EnergyCounter(workers, self.device))
 
     def _executed(
-        self, catalog: Catalog, ready: "_Ready", course: RunSteering, recorder: Recorder, begun: tuple[Sequence[Step], Work]
+        self,
+        catalog: Catalog,
+        ready: "_Ready",
+        course: RunSteering,
+        recorder: Recorder,
+        begun: tuple[Sequence[Step], Work],
     ) -> bool:
         """Carry out what is to be done from the beginning, and all that follows from it."""
         steps, work = begun
@@ -117,13 +146,18 @@ class Run:
         physical, policy = plan(self.declaration, work, self.means)
         with catalog.transaction():
             catalog.set_experiment(plan=canonical_json(plan_record(physical, work.profiles)))
-        executor = Executor(Scheduler(physical.hop.workload, policy), ready.engine, recorder, self.display, None, course)
+        scheduler = Scheduler(physical.hop.workload, policy)
+        executor = Executor(scheduler, ready.engine, recorder, self.display, steering=course)
         self.display.begin(self.declaration, course.configs, physical.hop.workload, catalog)
-        with interruptible() as interrupted, quick_turns():
+        with interruptible() as pressed, quick_turns():
+
+            def interrupted() -> bool:
+                return pressed() or course.meter.exhausted() is not None
+
             return executor.run(ready.profiler.workers.values(), course.earlier, interrupted, steps)
 
     def _course(self, catalog: Catalog, ready: "_Ready", past: Mapping[str, Resumption]) -> RunSteering:
-        steering = self.declaration.steering()
+        steering = self.declaration.steering(self.budget.models if self.budget else None)
         backlog = recall(steering, catalog)
         rows = {row["model"]: row for row in catalog.models()}
         return RunSteering(
@@ -160,7 +194,9 @@ class Run:
     @contextmanager
     def _console(self) -> Iterator[None]:
         """Take orders from other processes."""
-        check_shapes = shape_check(self.folder, self.declaration.spec)
+        # To build a module draws random numbers, which the units of an engine in this process draw as well.
+        inline = self.means.engine == "inline"
+        check_shapes = None if inline else shape_check(self.folder, self.declaration.spec)
         with Console(self.folder.path, lambda: facts_in(self.folder, check_shapes)):
             yield
 
@@ -182,7 +218,8 @@ class Run:
         means = asdict(self.means)
         with catalog.transaction():
             number = catalog.add_command("user", "run", means)
-            catalog.add_event("user", "run started", {"run": number, **means, "device": self.device})
+            budget = {"budget": self.budget.describe()} if self.budget else {}
+            catalog.add_event("user", "run started", {"run": number, **means, "device": self.device, **budget})
             catalog.set_experiment(status="running")
         return number
 
@@ -257,10 +294,24 @@ def _without(found: Mapping[str, T], models: Collection[str]) -> dict[str, T]:
     return {model: value for model, value in found.items() if model not in models}
 
 
-def _note_end(catalog: Catalog, status: str, run: int) -> None:
+def ending_of(complete: bool, course: RunSteering, meter: Meter) -> Ending:
+    """How a run ended, and what is left to do."""
+    limit = meter.exhausted()
+    if complete and not course.steering.is_curbed:
+        return FINISHED
+    if complete:
+        return Ending("interrupted", "the budget is spent (models): the search would go on with more configs")
+    if limit is None:
+        return INTERRUPTED
+    return Ending("interrupted", f"the budget is spent ({limit}); {course.left_text()}")
+
+
+def _note_end(catalog: Catalog, ending: Ending, run: int, meter: Meter) -> None:
+    reason = {"reason": ending.reason} if ending.reason else {}
     with catalog.transaction():
-        catalog.set_experiment(status=status)
-        catalog.add_event("engine", f"run {status}", {"run": run})
+        catalog.set_experiment(status=ending.status)
+        catalog.add_event("engine", SPENT, {"run": run, **meter.this_run().describe()})
+        catalog.add_event("engine", f"run {ending.status}", {"run": run, **reason})
 
 
 def badge_of(profile: Profile, order: str) -> str:

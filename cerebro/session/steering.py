@@ -11,15 +11,17 @@ from cerebro.control.steering import Steering
 from cerebro.errors import SpecError, StoreError
 from cerebro.execution.engine import BytesHandle
 from cerebro.execution.executor import Partials, Step
+from cerebro.execution.meter import Meter
 from cerebro.execution.resume import Finish, Resumption
 from cerebro.messages import Event, Ruling, Unit, UnitFailed, UnitFinished
 from cerebro.operators.hop import Goal, chain
 from cerebro.plan.cost import Profile
 from cerebro.plan.program import Ancestor, member_of
 from cerebro.plan.workload import Assign, Chain, Change, Done, Hold
+from cerebro.quantities import count_text
 from cerebro.session.declaration import Declaration
-from cerebro.session.planning import Work
 from cerebro.session.members import member_in, start_of
+from cerebro.session.planning import Work
 from cerebro.storage.catalog import CatalogReader, UnitRow
 from cerebro.storage.inbox import Inbox
 from cerebro.storage.store import ExperimentFolder
@@ -47,6 +49,8 @@ class RunSteering:
     """What new clones start from."""
     backlog: list[Ruling]
     """What was decided in earlier runs and is not in the log."""
+    meter: Meter = field(default_factory=lambda: Meter(None, 1, 1))
+    """Adds up what the run spends."""
     settle: Callable[[], None] = lambda: None
     """Waits until all that has happened is durable."""
     obeyed: set[str] = field(default_factory=set[str])
@@ -64,6 +68,7 @@ class RunSteering:
         """Take in what happened, and what people have asked for by now."""
         rulings, self.backlog = self.backlog, []
         for event in events:
+            self.meter.happened(event)
             match event:
                 case UnitFinished():
                     rulings += self._finished(event)
@@ -77,6 +82,16 @@ class RunSteering:
         for order in self._orders():
             steps += self._obey(order)
         return steps
+
+    def left_text(self) -> str:
+        """What was decided and not done: `7 models are not through, 31 epochs are left of them`."""
+        left = [self.steering.until(model) - ruling.epoch for model, ruling in self.steering.underway().items()]
+        left = [epochs for epochs in left if epochs > 0]
+        more = "" if not self.steering.has_lanes else ", and the search would go on"
+        verb = "is" if len(left) == 1 else "are"
+        return (
+            f"{count_text(len(left), 'model')} {verb} not through, {count_text(sum(left), 'epoch')} left of them{more}"
+        )
 
     def is_kept(self, unit: Unit) -> bool:
         """Whether the state after a unit may yet be cloned by the procedure, whatever comes after it."""

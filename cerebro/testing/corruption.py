@@ -46,6 +46,9 @@ FILES: Mapping[str, tuple[str, str]] = {
 }
 """What can be damaged: the condition of the experiment, and the file."""
 
+_SOCKETS = shutil.ignore_patterns("*.sock")
+"""What a running experiment leaves open cannot be copied, and holds nothing."""
+
 
 def flipped(content: bytes, places: random.Random) -> bytes:
     """The content with one bit flipped."""
@@ -83,7 +86,7 @@ class Specimen:
         run.execute()
         self.board = self._board()
         self._experiment.result(self._live / "store").export(None, self._live / "exported")
-        shutil.copytree(self._live, self._kept / "finished")
+        shutil.copytree(self._live, self._kept / "finished", ignore=_SOCKETS)
         self._weights = self._loaded()
 
     @property
@@ -173,7 +176,7 @@ class _CopyInTheMiddle(Silent):
             self._seen += 1
             if self._seen == self._half:
                 time.sleep(0.3)  # what was handed to the recorder becomes durable
-                shutil.copytree(self._live, self._kept)
+                shutil.copytree(self._live, self._kept, ignore=_SOCKETS)
 
 
 def _heard(step: Callable[[list[str]], str], said: list[str]) -> str:

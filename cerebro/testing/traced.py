@@ -29,9 +29,7 @@ class Trace(Silent):
         name = f"{unit.model} {unit.kind} {unit.epoch} {unit.position}" if unit is not None else "-"
         os.write(self.descriptor, f"{what}\t{name}\t{worker}\t{time.monotonic()}\n".encode())
 
-    def begin(
-        self, declaration: Declaration, configs: Configs, workload: Workload, reader: CatalogReader
-    ) -> None:
+    def begin(self, declaration: Declaration, configs: Configs, workload: Workload, reader: CatalogReader) -> None:
         self.write("Begun")
 
     def launched(self, launch: Launch) -> None:

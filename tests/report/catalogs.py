@@ -41,7 +41,9 @@ def create(
         "source": None,
         "fingerprint": FINGERPRINT,
     }
-    Catalog.create(folder, experiment, {model_id(index): Member(config).as_json() for index, config in enumerate(configs)})
+    Catalog.create(
+        folder, experiment, {model_id(index): Member(config).as_json() for index, config in enumerate(configs)}
+    )
     return Catalog(folder)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from cerebro.messages import Abandon, Launch, PilotFailed, Unit, UnitFailed, UnitFinished, WorkerLost
+from cerebro.messages import Launch, PilotFailed, Unit, UnitFailed, UnitFinished, WorkerLost
 from cerebro.plan.workload import Chain, Done, Workload
 from cerebro.report.live import LiveDisplay
 from cerebro.report.render import best_model, chosen, render, sparkline, worker_text
@@ -199,7 +199,7 @@ class TestPlainLines:
     def test_a_model_that_is_given_up_has_failed(self):
         display = plain(Clock())
         display.begin("posture", "accuracy", "max", CONFIGS, WORKLOAD)
-        display.abandoned(Abandon(train("m001"), "3 workers died on it"))
+        display.happened(UnitFailed(train("m001"), -1, "failed", "3 workers died on it"))
         display.happened(UnitFailed(train("m002"), -1, "failed", "3 workers died on it"))
         assert lines(display)[1:] == [
             "m001 failed 3 workers died on it (lr=1)", "m002 failed 3 workers died on it (lr=2)",

@@ -232,6 +232,25 @@ def test_a_file_that_cannot_be_loaded_is_no_reason_to_refuse(tmp_path):
     assert "whether the shapes fit is seen only when it begins" in str(Handle(folder).clone("m002", layers=9))
 
 
+def test_a_script_that_trains_when_it_is_loaded_is_refused_to(tmp_path):
+    file, said = tmp_path / "handle_training_file.py", tmp_path / "said"
+    fit = f"""
+from pathlib import Path
+from cerebro.storage.store import Store
+try:
+    with Store({str(tmp_path / "store")!r}).experiment("posture").held():  # as fit() does first of all
+        Path({str(said)!r}).write_text("it trains")
+except cerebro.StoreError as error:
+    Path({str(said)!r}).write_text(str(error))
+    raise
+"""
+    file.write_text(FILE + fit)
+    folder = left_behind(tmp_path / "store", source=str(file))
+    assert "whether the shapes fit is seen only when it begins" in str(Handle(folder).clone("m002", layers=9))
+    assert "is being run by process" in said.read_text()
+    assert folder.driver() is None
+
+
 def test_shapes_are_not_checked_in_a_process_that_may_be_training(folder, experiment):
     with folder.held():
         reply = Handle(folder, experiment).clone("m002", layers=9)
