@@ -8,7 +8,6 @@ from cerebro.messages import Unit
 from cerebro.plan.workload import Done
 from cerebro.storage.catalog import UnitRow
 
-
 _BEGINNING = Done()
 
 

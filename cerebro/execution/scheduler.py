@@ -83,7 +83,7 @@ class Scheduler:
                 case Assign():
                     self._assign(event)
                 case Hold(model):
-                    self._hold(self._progress.index[model])
+                    self._hold(model)
                 case Drain():
                     self._draining = True
                 case _:
@@ -120,9 +120,11 @@ class Scheduler:
         if self._progress.needs[model]:
             self._policy.ready(model)
 
-    def _hold(self, model: int) -> None:
-        self._progress.hold(model)
-        self._unended.discard(model)
+    def _hold(self, name: str) -> None:
+        model = self._progress.index.get(name)
+        if model is not None:  # others have no work here that could be launched
+            self._progress.hold(model)
+            self._unended.discard(model)
 
     def _finish(self, unit: Unit, worker: int) -> None:
         self._free(unit, worker, happened=True)
