@@ -21,8 +21,8 @@ def test_random_kills_change_no_bit_and_leave_nothing_behind(subject, undisturbe
 
 
 SEARCHES = {
-    "asha": 'cerebro.ASHA({"net": ["mlp", "cnn"], "lr": cerebro.loguniform(1e-3, 1e-1)}, models=5, max_epochs=2, eta=2)',
-    "pbt": 'cerebro.PBT({"net": ["mlp"], "lr": cerebro.loguniform(1e-3, 1e-1)}, population=4, interval=1)',
+    "asha": 'cerebro.ASHA({"net": ["mlp", "cnn"], "lr": cerebro.loguniform(1e-3, 0.1)}, models=5, max_epochs=2, eta=2)',
+    "pbt": 'cerebro.PBT({"net": ["mlp"], "lr": cerebro.loguniform(1e-3, 0.1)}, population=4, interval=1)',
 }
 
 

@@ -197,7 +197,8 @@ def is_accepted(text: str) -> bool:
             return False
         elif not options[word].is_flag:
             values = values[1:]
-    return positional == len(arguments) or not words or "..." in words
+    required = sum(each.required for each in arguments)
+    return required <= positional <= len(arguments) or not words or "..." in words
 
 
 def test_an_option_that_is_not_there_is_noticed():
