@@ -162,12 +162,11 @@ class TestPeople:
 
     def test_a_run_in_the_background_takes_orders(self, shards, tmp_path):
         grid = cerebro.Grid({"net": ["mlp", "cnn"], "lr": [0.01, 0.001]})
-        handle = experiment_of(shards, grid, seed=1).start(engine="local", workers=1, store=tmp_path, progress=False)
-        reply = handle.extend("m004", 1)
-        assert reply.accepted
-        result = handle.wait()
-        if reply.queued:  # the run had ended by then
-            result = fit(experiment_of(shards, grid, seed=1), tmp_path)
+        experiment = experiment_of(shards, grid, seed=1)
+        handle = experiment.start(engine="local", workers=1, store=tmp_path, progress=False)
+        assert handle.extend("m004", 1).accepted
+        handle.wait()
+        result = fit(experiment, tmp_path)  # had the run ended before it came to it, the next one does
         rows = {row["model"]: row for row in result.leaderboard()}
         assert (rows["m004"]["epochs"], rows["m003"]["epochs"]) == (5, 4)
 
