@@ -31,6 +31,9 @@ class Forgetful:
     def settle(self) -> None:
         """Nothing waits."""
 
+    def finish_writing(self) -> None:
+        """Nothing waits."""
+
     def close(self) -> None:
         """Nothing is left to be written."""
 
