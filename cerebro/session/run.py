@@ -116,7 +116,7 @@ class Run:
         try:
             with closing(recorder), self._console():
                 complete = self._executed(catalog, ready, course, recorder, (steps, work))
-                ending = ending_of(complete, course, meter)
+            ending = ending_of(complete, course, meter)  # only now is all of it durable
         finally:
             self.display.end(ending.status)
             with suppress(StoreError):  # what ended the run is to be told, not that this too could not be written

@@ -95,6 +95,27 @@ def test_a_catalog_that_cannot_grow_ends_the_run_and_the_next_one_goes_on(
     assert leftovers(tmp_path, "signals") == []
 
 
+def test_a_catalog_that_is_full_at_the_very_end_is_not_taken_for_a_finished_run(
+    experiment, undisturbed, tmp_path, monkeypatch
+):
+    add_event, finished = Catalog.add_event, list[str]()
+
+    def last_fails(catalog, actor, kind, body):
+        if kind == "model finished":
+            finished.append(body["model"])
+        if len(finished) == len(undisturbed) and kind == "model finished":
+            full = sqlite3.OperationalError("database or disk is full")
+            full.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise full
+        add_event(catalog, actor, kind, body)
+
+    monkeypatch.setattr(Catalog, "add_event", last_fails)
+    assert "database or disk is full" in (failure_of(experiment, tmp_path) or "")
+    monkeypatch.undo()
+    assert failure_of(experiment, tmp_path) is None
+    assert digests(tmp_path, "signals") == undisturbed
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system whose size can be changed, where this process may mount one."""
