@@ -36,19 +36,30 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Command to an engine: run this unit on this worker."""
+    """Command to an engine: run this unit on this worker, and its fellows with it."""
 
     unit: Unit
     worker: int
+    fellows: tuple[Unit, ...] = ()
+    """The same visit of other models, made in one pass over the shard; each ends by itself."""
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """All units of the pass."""
+        return (self.unit, *self.fellows)
 
 
 @dataclass(frozen=True, slots=True)
 class Pilot:
-    """Command to an engine: build this model and time `batches` batches of it (0: only describe it)."""
+    """Command to an engine: build this model and time `batches` batches of it (0: only describe it).
+
+    With fellows the models are trained on these batches together and each alone, and the two are compared.
+    """
 
     model: str
     worker: int
     batches: int
+    fellows: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +88,17 @@ class WorkerJoined:
 
 @dataclass(frozen=True, slots=True)
 class WorkerLost:
-    """A worker died; the unit that it ran, if any, has not happened."""
+    """A worker died; the unit that it ran, if any, has not happened, nor have its fellows."""
 
     worker: int
     cause: str
     unit: Unit | None = None
+    fellows: tuple[Unit, ...] = ()
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """All units that have not happened."""
+        return () if self.unit is None else (self.unit, *self.fellows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +117,8 @@ class UnitFinished:
     """Metrics of the whole epoch so far; final at the last position of a split."""
     moved_bytes: int = 0
     peak_bytes: int = 0
+    more: bool = False
+    """Whether units of the same pass are still to be told of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +215,10 @@ def from_json(value: Mapping[str, Any]) -> Message:
         raise InternalError(f"not a message: {sorted(value)}")
     if isinstance(fields.get("unit"), Mapping):
         fields["unit"] = Unit(**fields["unit"])
+    if kind in (Launch, WorkerLost):
+        fields["fellows"] = tuple(Unit(**unit) for unit in fields.get("fellows", ()))
+    if kind is Pilot:
+        fields["fellows"] = tuple(fields.get("fellows", ()))
     return kind(**fields)
 
 

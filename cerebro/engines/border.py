@@ -7,12 +7,15 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from cerebro.engines.deaths import is_out_of_memory
-from cerebro.messages import Piloted, PilotFailed, Unit, UnitFailed, UnitFinished
-from cerebro.training.train import DivergedError
+from cerebro.execution.engine import Prior
+from cerebro.messages import Launch, Pilot, Piloted, PilotFailed, Unit, UnitFailed, UnitFinished
+from cerebro.training.train import DivergedError, Visit
 from cerebro.training.trainer import ShardError, Trainer
 
 T = TypeVar("T")
@@ -61,25 +64,75 @@ def _shown(text: str, limit: int) -> str:
     return f"{text[: limit // 4]} [... {left_out} characters ...] {text[-limit * 3 // 4 :]}"
 
 
-def run_unit(
+Keep = Callable[[Trainer, str], int]
+"""Takes the state of a model after a train unit, and gives its size."""
+
+
+def run_launch(
+    trainer: Trainer,
+    launch: Launch,
+    parents: Sequence[memoryview | None],
+    priors: Sequence[Prior],
+    keep: Keep,
+    catch: Errors = BaseException,
+) -> list[UnitFinished | UnitFailed]:
+    """Run the units of a launch, in one pass where that can be; `keep` takes the states. Gives how each ended.
+
+    The launch begins at 0 seconds: when that was is for the driver to add. Where the code of one model fails in a
+    common pass each is run alone: units are pure, so that nothing has happened.
+    """
+    units, begun = launch.units, time.perf_counter()
+    visits = None
+    if launch.fellows:
+        visits = guarded(lambda: trainer.visit_together(units, parents), lambda line, trace, error: None, catch)
+    events = list[UnitFinished | UnitFailed]()
+    for index, (unit, parent) in enumerate(zip(units, parents, strict=True)):
+        visit = partial(trainer.visit, unit, parent) if visits is None else partial(_visited, visits[index])
+        prior = priors[index] if index < len(priors) else ()
+        event = _run_unit(trainer, unit, launch.worker, parent, prior, visit, keep, catch)
+        events.append(replace(event, more=index < len(units) - 1) if isinstance(event, UnitFinished) else event)
+    if visits is None:
+        return _one_after_another(events)
+    share = (time.perf_counter() - begun) / len(units)
+    return _one_after_another([replace(e, seconds=share) if isinstance(e, UnitFinished) else e for e in events])
+
+
+def _visited(visit: Visit | DivergedError) -> Visit:
+    if isinstance(visit, DivergedError):
+        raise visit
+    return visit
+
+
+def _one_after_another(events: list[UnitFinished | UnitFailed]) -> list[UnitFinished | UnitFailed]:
+    """The events with their starts, as if each unit had begun where the one before it ended."""
+    placed, start = list[UnitFinished | UnitFailed](), 0.0
+    for event in events:
+        if isinstance(event, UnitFinished):
+            placed.append(replace(event, started=start))
+            start += event.seconds
+        else:
+            placed.append(event)
+    return placed
+
+
+def _run_unit(
     trainer: Trainer,
     unit: Unit,
     worker: int,
     parent: memoryview | None,
-    prior: Sequence[dict[str, Any]],
-    keep: Callable[[Trainer], int],
-    catch: Errors = BaseException,
+    prior: Prior,
+    visit: Callable[[], Visit],
+    keep: Keep,
+    catch: Errors,
 ) -> UnitFinished | UnitFailed:
-    """Run a unit; `keep` takes the state after a train unit and gives its size. The start is for the driver to add."""
-
     def work() -> UnitFinished:
         started = time.perf_counter()
-        visit = trainer.visit(unit, parent)
-        values = trainer.values(unit.model, [*prior, visit.partials])
-        kept = keep(trainer) if unit.kind == "train" else 0
+        found = visit()
+        values = trainer.values(unit.model, [*prior, found.partials])
+        kept = keep(trainer, unit.model) if unit.kind == "train" else 0
         seconds = time.perf_counter() - started
         moved = kept + (0 if parent is None else len(parent))
-        return UnitFinished(unit, worker, 0.0, seconds, visit.rows, visit.partials, values, moved, peak_bytes())
+        return UnitFinished(unit, worker, 0.0, seconds, found.rows, found.partials, values, moved, peak_bytes())
 
     def told(line: str, trace: str, error: BaseException) -> UnitFailed:
         return UnitFailed(unit, worker, _status(error), line, trace)
@@ -87,13 +140,11 @@ def run_unit(
     return guarded(work, told, catch)
 
 
-def run_pilot(
-    trainer: Trainer, model: str, worker: int, batches: int, catch: Errors = BaseException
-) -> Piloted | PilotFailed:
+def run_pilot(trainer: Trainer, pilot: Pilot, catch: Errors = BaseException) -> Piloted | PilotFailed:
     """Build a model, and time a few batches of it."""
     return guarded(
-        lambda: Piloted(model, worker, trainer.pilot(model, batches) | {"peak_bytes": peak_bytes()}),
-        lambda line, trace, error: PilotFailed(model, worker, line, trace, _status(error)),
+        lambda: Piloted(pilot.model, pilot.worker, trainer.pilot(pilot) | {"peak_bytes": peak_bytes()}),
+        lambda line, trace, error: PilotFailed(pilot.model, pilot.worker, line, trace, _status(error)),
         catch,
     )
 

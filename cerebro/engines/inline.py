@@ -2,13 +2,13 @@
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from cerebro.engines.border import run_pilot, run_unit
-from cerebro.execution.engine import BytesHandle, Engine, Restore, StateHandle
-from cerebro.messages import Event, Launch, Pilot, UnitFailed, WorkerJoined, WorkerLost
+from cerebro.engines.border import run_launch, run_pilot
+from cerebro.execution.engine import BytesHandle, Engine, Prior, Restore, StateHandle
+from cerebro.messages import Event, Launch, Pilot, UnitFinished, WorkerJoined, WorkerLost
 from cerebro.plan.program import Member, Program
 from cerebro.training.devices import one_thread, set_threads
 from cerebro.training.fingerprint import fingerprint
@@ -21,7 +21,7 @@ class _Pending:
     """What is done when `wait` is called next; with the unit's launch, if it is one."""
 
     worker: int
-    work: Callable[[], Event]
+    work: Callable[[], Sequence[Event]]
     launch: Launch | None = None
 
 
@@ -35,6 +35,8 @@ class InlineEngine(Engine):
     def __init__(self) -> None:
         self._states: dict[str, bytes] = {}
         self._pending: deque[_Pending] = deque()
+        self._happened = deque[Event]()
+        """What `wait` has not given yet: the units of one pass end together."""
         self._threads: int | None = None
         self._opened = time.monotonic()
 
@@ -45,25 +47,27 @@ class InlineEngine(Engine):
         self._trainer = Trainer(program, device)
         self._joined = joined = fingerprint(device)
         for number in range(workers):
-            self._pending.append(_Pending(number, lambda number=number: WorkerJoined(number, joined)))
+            self._pending.append(_Pending(number, lambda number=number: [WorkerJoined(number, joined)]))
 
     def introduce(self, model: str, member: Member) -> None:
         if self._trainer.introduce(model, member):
             self._states.pop(model, None)
 
-    def submit(self, command: Launch | Pilot, prior: tuple[dict[str, object], ...] = ()) -> None:
+    def submit(self, command: Launch | Pilot, *priors: Prior) -> None:
         match command:
-            case Pilot(model, worker, batches):
-                work = partial(run_pilot, self._trainer, model, worker, batches, catch=Exception)
-                self._pending.append(_Pending(worker, work))
+            case Pilot():
+                work = partial(run_pilot, self._trainer, command, catch=Exception)
+                self._pending.append(_Pending(command.worker, lambda: [work()]))
             case Launch():
-                self._pending.append(_Pending(command.worker, partial(self._run, command, prior), command))
+                self._pending.append(_Pending(command.worker, partial(self._run, command, priors), command))
 
     def wait(self, timeout_seconds: float | None = None) -> Event | None:
-        if not self._pending or timeout_seconds == 0:
-            return None  # nothing happens here by itself
-        with preserved_generators():
-            return self._pending.popleft().work()
+        if not self._happened:
+            if not self._pending or timeout_seconds == 0:
+                return None  # nothing happens here by itself
+            with preserved_generators():
+                self._happened.extend(self._pending.popleft().work())
+        return self._happened.popleft()
 
     def state(self, model: str) -> StateHandle:
         return BytesHandle(self._states[model])
@@ -75,30 +79,32 @@ class InlineEngine(Engine):
     def kill_worker(self, number: int, cause: str = "killed") -> None:
         dropped = [pending for pending in self._pending if pending.worker == number]
         self._pending = deque(pending for pending in self._pending if pending.worker != number)
-        unit = next((pending.launch.unit for pending in dropped if pending.launch is not None), None)
-        for event in (WorkerLost(number, cause, unit), WorkerJoined(number, self._joined)):
-            self._pending.append(_Pending(number, lambda event=event: event))
+        units = next((pending.launch.units for pending in dropped if pending.launch is not None), (None,))
+        for event in (WorkerLost(number, cause, units[0], units[1:]), WorkerJoined(number, self._joined)):
+            self._pending.append(_Pending(number, lambda event=event: [event]))
 
     def close(self) -> None:
         self._pending.clear()
+        self._happened.clear()
         self._states.clear()
         if self._threads is not None:
             set_threads(self._threads)
             self._threads = None
 
-    def _run(self, launch: Launch, prior: tuple[dict[str, object], ...]) -> Event:
-        unit, started = launch.unit, time.monotonic() - self._opened
-        state = self._states.get(unit.model) or self._restore(unit.model)
-        after: list[bytes] = []
+    def _run(self, launch: Launch, priors: Sequence[Prior]) -> Sequence[Event]:
+        started, after = time.monotonic() - self._opened, dict[str, bytes]()
 
-        def keep(trainer: Trainer) -> int:
-            after.append(trainer.state())
-            return len(after[0])
+        def keep(trainer: Trainer, model: str) -> int:
+            after[model] = trainer.state(model)
+            return len(after[model])
 
-        parent = None if state is None else memoryview(state)
-        event = run_unit(self._trainer, unit, launch.worker, parent, prior, keep, catch=Exception)
-        if isinstance(event, UnitFailed):
-            return event
-        if after:
-            self._states[unit.model] = after[0]
-        return replace(event, started=started)
+        parents = [self._parent(unit.model) for unit in launch.units]
+        events = run_launch(self._trainer, launch, parents, priors, keep, catch=Exception)
+        for event in events:
+            if isinstance(event, UnitFinished) and event.unit.kind == "train":
+                self._states[event.unit.model] = after[event.unit.model]
+        return [replace(e, started=started + e.started) if isinstance(e, UnitFinished) else e for e in events]
+
+    def _parent(self, model: str) -> memoryview | None:
+        state = self._states.get(model) or self._restore(model)
+        return None if state is None else memoryview(state)

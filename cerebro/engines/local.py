@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +20,8 @@ from cerebro.engines.deaths import OomKills, cause_of_death
 from cerebro.engines.forkserver import ForkServer, shared_fork_server
 from cerebro.engines.states import States
 from cerebro.errors import DataError, EngineError
-from cerebro.execution.engine import Engine, Restore, StateHandle
-from cerebro.messages import Event, Launch, Pilot, UnitFinished, WorkerJoined, WorkerLost, from_json
+from cerebro.execution.engine import Engine, Prior, Restore, StateHandle
+from cerebro.messages import Event, Launch, Pilot, UnitFinished, WorkerJoined, WorkerLost, from_json, to_json
 from cerebro.plan.program import Member, Program
 from cerebro.training.transport import Slot, new_slot
 
@@ -40,9 +41,10 @@ class _Worker:
     known_members: dict[str, Member]
     known_slots: set[int] = field(default_factory=set)
     command: Launch | Pilot | None = None
-    source: StateHandle | None = None
-    """Keeps the state that its unit starts from, which may be forgotten meanwhile."""
-    target: Slot | None = None
+    sources: list[StateHandle] = field(default_factory=list[StateHandle])
+    """Keep the states that its units start from, which may be forgotten meanwhile."""
+    targets: dict[str, Slot] = field(default_factory=dict[str, Slot])
+    """Where the state of each model goes."""
     submitted: float = 0.0
     killed_for: str | None = None
     """Why the driver itself killed it, if it did."""
@@ -75,15 +77,15 @@ class LocalEngine(Engine):
             self.forget(model)
             self._members[model] = member
 
-    def submit(self, command: Launch | Pilot, prior: tuple[dict[str, object], ...] = ()) -> None:
+    def submit(self, command: Launch | Pilot, *priors: Prior) -> None:
         worker = self._workers[command.worker]
         assert worker.command is None, f"worker {worker.number} is busy"
         worker.command, worker.submitted = command, time.monotonic()
-        if isinstance(command, Pilot):
-            pilot = {"model": command.model, "batches": command.batches}
-            self._send(worker, command.model, {"pilot": pilot}, [])
-        else:
-            self._launch(worker, command, prior)
+        match command:
+            case Pilot(model, _, _, fellows):
+                self._send(worker, (model, *fellows), {"command": to_json(command)}, [])
+            case Launch():
+                self._launch(worker, command, priors)
 
     def wait(self, timeout_seconds: float | None = None) -> Event | None:
         if not self._events:
@@ -134,38 +136,43 @@ class LocalEngine(Engine):
         except ChannelClosed:
             return  # its death is heard of by `wait`
 
-    def _launch(self, worker: _Worker, launch: Launch, prior: tuple[dict[str, object], ...]) -> None:
-        model = launch.unit.model
-        source = self._states.present(model)
-        if source is None:
-            state = self._restore(model)
-            source = self._states.put(model, state) if state is not None else None
-        worker.source = self._states.handle(model) if source else None
-        worker.target = self._states.take_slot() if launch.unit.kind == "train" else None
+    def _launch(self, worker: _Worker, launch: Launch, priors: tuple[Prior, ...]) -> None:
+        models = [unit.model for unit in launch.units]
+        found = [self._source(model) for model in models]
+        worker.sources = [self._states.handle(model) for model, source in zip(models, found, strict=True) if source]
+        trains = launch.unit.kind == "train"
+        worker.targets = {model: self._states.take_slot() for model in models} if trains else {}
         request = {
-            "unit": dataclasses.asdict(launch.unit),
-            "source": source[0].number if source else None,
-            "source_bytes": source[1] if source else 0,
-            "target": worker.target.number if worker.target else None,
-            "prior": prior,
+            "command": to_json(launch),
+            "sources": [(source[0].number, source[1]) if source else (0, 0) for source in found],
+            "targets": [worker.targets[model].number if trains else None for model in models],
+            "priors": [*priors, *[()] * (len(models) - len(priors))],
         }
-        slots = [slot for slot in (source[0] if source else None, worker.target) if slot is not None]
-        self._send(worker, model, request, slots)
+        slots = [source[0] for source in found if source]
+        self._send(worker, models, request, [*slots, *worker.targets.values()])
 
-    def _send(self, worker: _Worker, model: str, request: dict[str, Any], slots: list[Slot]) -> None:
-        """Send a request, and with it what this worker has not been told of: the model's member, and the slots."""
-        assert model in self._members, f"{model} was not introduced"
-        member = self._members[model]
-        members = {} if worker.known_members.get(model) == member else {model: member.as_json()}
+    def _source(self, model: str) -> tuple[Slot, int] | None:
+        """Where the state of a model is, and its size; None: it has none yet."""
+        present = self._states.present(model)
+        if present is None and (state := self._restore(model)) is not None:
+            return self._states.put(model, state)
+        return present
+
+    def _send(self, worker: _Worker, models: Sequence[str], request: dict[str, Any], slots: list[Slot]) -> None:
+        """Send a request, and with it what this worker has not been told of: the models' members, and the slots."""
+        for model in models:
+            assert model in self._members, f"{model} was not introduced"
+        members = {model: self._members[model] for model in models}
+        unknown = {m: member.as_json() for m, member in members.items() if worker.known_members.get(m) != member}
         new = [slot for slot in slots if slot.number not in worker.known_slots]
-        news = {"new_slots": [slot.number for slot in new], "new_members": members}
+        news = {"new_slots": [slot.number for slot in new], "new_members": unknown}
         frame = json.dumps({**request, **news}).encode()
         try:
             worker.channel.send(frame, [slot.descriptor for slot in new])
         except ChannelClosed:
             return  # its death is heard of by `wait`
         worker.known_slots.update(slot.number for slot in new)
-        worker.known_members[model] = member
+        worker.known_members.update(members)
 
     def _hear(self, worker: _Worker) -> None:
         """Turn what a worker says, or its silence for ever, into events."""
@@ -178,16 +185,16 @@ class LocalEngine(Engine):
             raise EngineError(f"worker {worker.number} could not start: {reply['error']}\n{reply['traceback']}")
         if "damaged_data" in reply:
             raise DataError(reply["damaged_data"])
-        event = from_json(reply["event"])
-        if isinstance(event, WorkerJoined):
-            worker.starts = 0
-        elif isinstance(event, UnitFinished):
-            event = dataclasses.replace(event, started=worker.submitted - self._opened)
-            if worker.target is not None:
-                self._states.replace(event.unit.model, worker.target, reply["state_bytes"])
-                worker.target = None
+        for message, state_bytes in reply["ended"]:
+            event = from_json(message)
+            if isinstance(event, WorkerJoined):
+                worker.starts = 0
+            elif isinstance(event, UnitFinished):
+                event = dataclasses.replace(event, started=worker.submitted - self._opened + event.started)
+                if state_bytes:
+                    self._states.replace(event.unit.model, worker.targets.pop(event.unit.model), state_bytes)
+            self._events.append(event)  # type: ignore[arg-type]  # workers send events only
         self._release(worker)
-        self._events.append(event)  # type: ignore[arg-type]  # workers send events only
 
     def _bury(self, worker: _Worker) -> None:
         """A worker is dead: say so, and start another in its place."""
@@ -195,21 +202,20 @@ class LocalEngine(Engine):
         worker.channel.close()
         died_of = cause_of_death(self._server.exit_status(worker.pid), self._oom_kills)
         cause = worker.killed_for or died_of
-        unit = worker.command.unit if isinstance(worker.command, Launch) else None
+        units = worker.command.units if isinstance(worker.command, Launch) else (None,)
         if worker.starts >= _STARTS_MAX:
             raise EngineError(f"worker {worker.number} dies whenever it starts ({cause})")
         self._release(worker)
-        self._events.append(WorkerLost(worker.number, cause, unit))
+        self._events.append(WorkerLost(worker.number, cause, units[0], units[1:]))
         self._start(worker.number, worker.starts + 1)
 
     def _release(self, worker: _Worker) -> None:
         worker.command = None
-        if worker.source is not None:
-            worker.source.release()
-            worker.source = None
-        if worker.target is not None:
-            self._states.give_back(worker.target)
-            worker.target = None
+        for source in worker.sources:
+            source.release()
+        for target in worker.targets.values():
+            self._states.give_back(target)
+        worker.sources, worker.targets = [], {}
 
 
 def _kill(pid: int) -> None:

@@ -7,11 +7,12 @@ states are hashes of all visits in order, so that a unit lost, doubled or swappe
 import hashlib
 import heapq
 import math
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal
 
 from cerebro.errors import EngineError
-from cerebro.execution.engine import BytesHandle, Engine, Restore, StateHandle
+from cerebro.execution.engine import BytesHandle, Engine, Prior, Restore, StateHandle
 from cerebro.messages import Event, Launch, Pilot, Piloted, Unit, UnitFailed, UnitFinished, WorkerJoined, WorkerLost
 from cerebro.plan.program import Member, Program
 from cerebro.streams import stream_bytes
@@ -36,7 +37,10 @@ class SimulatedEngine(Engine):
         self.now = 0.0
         """Virtual seconds since the engine opened."""
         self._seconds, self._fate = seconds, fate
-        self._events: list[tuple[float, int, Event]] = []
+        self._events: list[tuple[float, int, tuple[Event, ...]]] = []
+        """What will happen: when, in which order, and all that happens then on one worker."""
+        self._told = deque[Event]()
+        """What has happened, and `wait` has not given yet."""
         self._count = 0
         self._commands: dict[int, Launch | Pilot | None] = {}
         self._attempts: dict[Unit, int] = {}
@@ -53,7 +57,7 @@ class SimulatedEngine(Engine):
             self.forget(model)
             self._members[model] = member
 
-    def submit(self, command: Launch | Pilot, prior: tuple[dict[str, object], ...] = ()) -> None:
+    def submit(self, command: Launch | Pilot, *priors: Prior) -> None:
         worker = command.worker
         if worker not in self._commands or self._commands[worker] is not None:
             raise EngineError(f"worker {worker} is not idle")
@@ -61,13 +65,16 @@ class SimulatedEngine(Engine):
         if isinstance(command, Pilot):
             self._say(0.0, Piloted(command.model, worker, self._profile(command)))
         else:
-            self._run(command.unit, worker, prior)
+            self._run(command, priors)
 
     def wait(self, timeout_seconds: float | None = None) -> Event | None:
         """The next event, at once, as the clock is virtual; None if nothing was submitted."""
-        if not self._events or (timeout_seconds == 0 and self._events[0][0] > self.now):
-            return None
-        self.now, _, event = heapq.heappop(self._events)
+        if not self._told:
+            if not self._events or (timeout_seconds == 0 and self._events[0][0] > self.now):
+                return None
+            self.now, _, events = heapq.heappop(self._events)
+            self._told.extend(events)
+        event = self._told.popleft()
         match event:
             case WorkerJoined(worker):
                 self._commands[worker] = None
@@ -90,39 +97,45 @@ class SimulatedEngine(Engine):
 
     def close(self) -> None:
         self._events.clear()
+        self._told.clear()
         self._commands.clear()
         self._states.clear()
 
     def kill_worker(self, number: int, cause: str = "killed") -> None:
         command = self._commands.get(number)
-        self._events = [item for item in self._events if item[2].worker != number]
+        self._events = [item for item in self._events if item[2][0].worker != number]
         heapq.heapify(self._events)
-        self._say(0.0, WorkerLost(number, cause, command.unit if isinstance(command, Launch) else None))
+        units = command.units if isinstance(command, Launch) else (None,)
+        self._say(0.0, WorkerLost(number, cause, units[0], units[1:]))
 
-    def _run(self, unit: Unit, worker: int, prior: tuple[dict[str, object], ...]) -> None:
-        seconds = self._seconds(unit)
-        attempt = self._attempts.get(unit, 0)
-        self._attempts[unit] = attempt + 1
-        state = self._parent(unit)
-        match self._fate(unit, attempt):
-            case "finished":
-                partials = {"loss": {"sum": _loss(state, unit) * ROWS, "rows": ROWS}}
-                values = {"loss": _mean([*prior, partials])}
-                moved = len(state) * (2 if unit.kind == "train" else 1)
-                self._say(
-                    seconds, UnitFinished(unit, worker, self.now, seconds, ROWS, partials, values, moved_bytes=moved)
-                )
-            case "failed":
-                self._say(seconds, UnitFailed(unit, worker, "failed", "SimulatedError: this unit was to fail"))
-            case "killed":
-                self._say(seconds / 2, WorkerLost(worker, "killed by the simulation", unit))
-            case "hung":
-                pass
+    def _run(self, launch: Launch, priors: tuple[Prior, ...]) -> None:
+        """The pass takes as long as all of its units; one that kills its worker, or hangs, takes all with it."""
+        worker, units = launch.worker, launch.units
+        fates: list[Fate] = [self._fate(unit, self._attempts.get(unit, 0)) for unit in units]
+        for unit in units:
+            self._attempts[unit] = self._attempts.get(unit, 0) + 1
+        seconds = sum(map(self._seconds, units))
+        if "killed" in fates:
+            self._say(seconds / 2, WorkerLost(worker, "killed by the simulation", launch.unit, launch.fellows))
+        elif "hung" not in fates:
+            ended = zip(units, fates, [*priors, *[()] * len(units)], strict=False)  # priors may be left out
+            self._say(
+                seconds, *(self._end(unit, worker, fate, prior, unit != units[-1]) for unit, fate, prior in ended)
+            )
 
-    def _say(self, seconds: float, event: Event) -> None:
-        """Let `event` happen in so many seconds; events of the same moment happen in the order they were said."""
+    def _end(self, unit: Unit, worker: int, fate: Fate, prior: Prior, more: bool) -> Event:
+        if fate == "failed":
+            return UnitFailed(unit, worker, "failed", "SimulatedError: this unit was to fail")
+        state, seconds = self._parent(unit), self._seconds(unit)
+        partials = {"loss": {"sum": _loss(state, unit) * ROWS, "rows": ROWS}}
+        values = {"loss": _mean([*prior, partials])}
+        moved = len(state) * (2 if unit.kind == "train" else 1)
+        return UnitFinished(unit, worker, self.now, seconds, ROWS, partials, values, moved_bytes=moved, more=more)
+
+    def _say(self, seconds: float, *events: Event) -> None:
+        """Let `events` happen in so many seconds; those of the same moment happen in the order they were said."""
         self._count += 1
-        heapq.heappush(self._events, (self.now + seconds, self._count, event))
+        heapq.heappush(self._events, (self.now + seconds, self._count, events))
 
     def _parent(self, unit: Unit) -> bytes:
         """The state that a unit starts from."""

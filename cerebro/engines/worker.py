@@ -5,15 +5,16 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
 
-from cerebro.engines.border import guarded, run_pilot, run_unit
+from cerebro.engines.border import guarded, run_launch, run_pilot
 from cerebro.engines.channel import Channel, ChannelClosed
-from cerebro.messages import Unit, WorkerJoined, to_json
+from cerebro.errors import InternalError
+from cerebro.messages import Event, Launch, Message, Pilot, UnitFailed, UnitFinished, WorkerJoined, from_json, to_json
 from cerebro.plan.program import Program, member_of
 from cerebro.training.devices import one_thread
 from cerebro.training.fingerprint import fingerprint
@@ -43,7 +44,7 @@ def _serve(channel: Channel) -> None:
         channel.send(json.dumps(prepared).encode())
         return
     trainer = prepared
-    reply = {"event": to_json(WorkerJoined(number, fingerprint(setup["device"])))}
+    reply: dict[str, Any] = {"ended": [(to_json(WorkerJoined(number, fingerprint(setup["device"]))), 0)]}
     slots: dict[int, Slot] = {}
     while True:
         channel.send(json.dumps(reply).encode())
@@ -54,12 +55,25 @@ def _serve(channel: Channel) -> None:
         for model, member in request["new_members"].items():
             trainer.introduce(model, member_of(member))
         try:
-            if "pilot" in request:
-                reply = {"event": to_json(run_pilot(trainer, worker=number, **request["pilot"]))}
-            else:
-                reply = _run(trainer, number, request, slots)
+            ended = [
+                (to_json(event), size)
+                for event, size in _carried_out(trainer, from_json(request["command"]), request, slots)
+            ]
+            reply = {"ended": ended}
         except ShardError as error:
             reply = {"damaged_data": str(error)}
+
+
+def _carried_out(
+    trainer: Trainer, command: Message, request: Mapping[str, Any], slots: Mapping[int, Slot]
+) -> Sequence[tuple[Event, int]]:
+    match command:
+        case Pilot():
+            return [(run_pilot(trainer, command), 0)]
+        case Launch():
+            return _run(trainer, command, request, slots)
+        case _:
+            raise InternalError(f"not for a worker: {command}")
 
 
 def _prepared(setup: Mapping[str, Any], code: bytes) -> Trainer:
@@ -71,14 +85,17 @@ def _prepared(setup: Mapping[str, Any], code: bytes) -> Trainer:
     return Trainer(program, setup["device"])
 
 
-def _run(trainer: Trainer, worker: int, request: Mapping[str, Any], slots: Mapping[int, Slot]) -> dict[str, Any]:
-    unit, source = Unit(**request["unit"]), request["source"]
-    parent = slots[source].view(request["source_bytes"]) if source is not None else None
-    written: list[int] = []
+def _run(
+    trainer: Trainer, launch: Launch, request: Mapping[str, Any], slots: Mapping[int, Slot]
+) -> list[tuple[UnitFinished | UnitFailed, int]]:
+    """How the units of a launch ended, each with the bytes of the state that it left in its slot."""
+    parents = [slots[source].view(size) if size else None for source, size in request["sources"]]
+    targets = dict(zip((unit.model for unit in launch.units), request["targets"], strict=True))
+    sizes = dict[str, int]()
 
-    def keep(trainer: Trainer) -> int:
-        written.append(trainer.write_state(slots[request["target"]].room_for))
-        return written[0]
+    def keep(trainer: Trainer, model: str) -> int:
+        sizes[model] = trainer.write_state(model, slots[targets[model]].room_for)
+        return sizes[model]
 
-    event = run_unit(trainer, unit, worker, parent, request["prior"], keep)
-    return {"event": to_json(event), "state_bytes": written[0] if written else 0}
+    events = run_launch(trainer, launch, parents, [tuple(prior) for prior in request["priors"]], keep)
+    return [(event, sizes.get(event.unit.model, 0)) for event in events]

@@ -90,7 +90,7 @@ class Deadlines:
                 del self._waits[worker]
                 late.append(Late(worker, f"no progress for {seconds_text(now - wait.since)}"))
                 if isinstance(wait.command, Launch):
-                    self._kills[wait.command.unit] += 1
+                    self._kills.update(wait.command.units)
         return late
 
     def _begin(self, worker: int, command: Launch | Pilot | None, allowed: float) -> None:
@@ -99,9 +99,8 @@ class Deadlines:
     def _allowed(self, command: Launch | Pilot) -> float:
         if isinstance(command, Pilot):
             return self._floor * _UNKNOWN_FACTOR
-        unit = command.unit
-        expected = self._slowest.get((unit.model, unit.kind)) or self._nominal(unit)
-        return max(self._floor, FACTOR * expected) * 2 ** self._kills[unit]
+        expected = sum(self._slowest.get((unit.model, unit.kind)) or self._nominal(unit) for unit in command.units)
+        return max(self._floor, FACTOR * expected) * 2 ** max(self._kills[unit] for unit in command.units)
 
     def _now(self) -> float:
         """Seconds that were watched so far."""

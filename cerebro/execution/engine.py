@@ -13,6 +13,10 @@ Of a clone that has not trained yet it gives the state of its ancestor.
 """
 
 
+Prior = tuple[dict[str, object], ...]
+"""The metric partials of the earlier visits of a unit's model, epoch and kind, in order."""
+
+
 class StateHandle(ABC):
     """The bytes of a model's state after one unit, kept as they are until `release`."""
 
@@ -51,6 +55,8 @@ class Engine(ABC):
     - `wait` gives the next event. Every submitted unit ends in exactly one of `UnitFinished`, `UnitFailed`, or a
       `WorkerLost` that carries it. A lost worker is replaced by another of the same number, which says
       `WorkerJoined` again. A unit that did not finish leaves its model's state as it was before.
+    - A launch with fellows is one pass of several models over a shard: each unit ends with the bits of being run
+      alone, in an event of its own. These events come in order and at one moment; all but the last say `more`.
     - `state` gives a handle on the present state of a model whose train unit has just finished.
     - `forget` drops the state of a model from memory until it is submitted again.
     - `kill_worker` ends a worker that hangs, as the system would.
@@ -74,11 +80,12 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def submit(self, command: Launch | Pilot, prior: tuple[dict[str, object], ...] = ()) -> None:
+    def submit(self, command: Launch | Pilot, *priors: Prior) -> None:
         """Hand a command to the idle worker that it names.
 
-        `prior` holds the metric partials of the earlier visits of the same model, epoch and kind, in order; the
-        unit that ends a split needs them to give the values of the whole epoch.
+        `priors` holds for each of its units the metric partials of the earlier visits of the same model, epoch and
+        kind, in order; the unit that ends a split needs them to give the values of the whole epoch. Without any,
+        there were no earlier visits.
         """
 
     @abstractmethod

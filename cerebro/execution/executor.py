@@ -185,9 +185,8 @@ class Executor:
         return self._engine.state(event.unit.model) if event.unit.kind == "train" else None
 
     def _launch(self, launch: Launch) -> None:
-        unit = launch.unit
-        prior = self._partials.get((unit.model, unit.kind, unit.epoch), ())
-        self._engine.submit(launch, tuple(dict(partials) for partials in prior))
+        priors = (self._partials.get((unit.model, unit.kind, unit.epoch), ()) for unit in launch.units)
+        self._engine.submit(launch, *(tuple(dict(partials) for partials in prior) for prior in priors))
         self._deadlines.submitted(launch)
         self._watch.launched(launch)
 

@@ -36,21 +36,21 @@ def forecast(workload: Workload, policy: Policy, seconds: Callable[[Unit], float
     seconds = seconds or nominal_seconds(workload)
     scheduler = Scheduler(workload, policy)
     entries: list[Entry] = []
-    ends: list[tuple[float, int, Unit]] = []
+    ends: list[tuple[float, int, tuple[Unit, ...]]] = []
     commands = scheduler.handle(*(WorkerJoined(worker) for worker in range(workload.workers)))
     now = 0.0
     while True:
         for command in commands:
             assert isinstance(command, Launch), "no worker dies in a forecast"
-            end = now + seconds(command.unit)
-            entries.append(Entry(command.unit, command.worker, now, end))
-            heapq.heappush(ends, (end, command.worker, command.unit))
+            end = now + sum(map(seconds, command.units))
+            entries += [Entry(unit, command.worker, now, end) for unit in command.units]
+            heapq.heappush(ends, (end, command.worker, command.units))
         if not ends:
             return Forecast(now, lower_bound(workload), tuple(entries))
         now, events = ends[0][0], list[UnitFinished]()
         while ends and ends[0][0] == now:
-            _, worker, unit = heapq.heappop(ends)
-            events.append(UnitFinished(unit, worker, now, 0.0))
+            _, worker, units = heapq.heappop(ends)
+            events += [UnitFinished(unit, worker, now, 0.0) for unit in units]
         commands = scheduler.handle(*events)
 
 
@@ -87,16 +87,18 @@ def _place(chain: Chain, workload: Workload) -> Place:
 def schedule_text(schedule: Forecast) -> str:
     """A schedule as text: a line for each moment at which units start, and its length.
 
-    `t=4    w0 m003 s0    w1 m001 v1`: at 4 seconds m003 starts on train shard 0, and m001 on valid shard 1.
+    `t=4    w0 m003 s0    w1 m001+m002 v1`: at 4 seconds m003 starts on train shard 0, and m001 and m002 in one pass
+    on valid shard 1.
     """
-    moments: dict[str, list[Entry]] = {}
+    moments: dict[str, dict[int, list[Entry]]] = {}
     for entry in sorted(schedule.entries, key=lambda entry: (entry.start, entry.worker)):
-        moments.setdefault(f"t={entry.start:g}", []).append(entry)
+        moments.setdefault(f"t={entry.start:g}", {}).setdefault(entry.worker, []).append(entry)
     width = max(map(len, moments), default=0)
-    lines = [f"{moment:<{width}}    {'    '.join(map(_start, entries))}" for moment, entries in moments.items()]
+    lines = [f"{moment:<{width}}    {'    '.join(map(_start, passes.values()))}" for moment, passes in moments.items()]
     return "\n".join([*lines, f"makespan {schedule.makespan_seconds:g}  lower bound {schedule.lower_bound_seconds:g}"])
 
 
-def _start(entry: Entry) -> str:
-    letter = "s" if entry.unit.kind == "train" else "v"
-    return f"w{entry.worker} {entry.unit.model} {letter}{entry.unit.shard}"
+def _start(entries: list[Entry]) -> str:
+    first, models = entries[0], "+".join(entry.unit.model for entry in entries)
+    letter = "s" if first.unit.kind == "train" else "v"
+    return f"w{first.worker} {models} {letter}{first.unit.shard}"

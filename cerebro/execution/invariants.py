@@ -32,8 +32,8 @@ class Ledger:
     """
 
     workload: Workload
-    running: dict[int, Unit] = field(default_factory=dict[int, Unit])
-    """The unit on each busy worker."""
+    running: dict[int, tuple[Unit, ...]] = field(default_factory=dict[int, tuple[Unit, ...]])
+    """The units on each busy worker that have not ended: one, or one each of several models on the same shard."""
     launched: int = 0
     ended: int = 0
     _accounts: dict[str, _Account] = field(default_factory=dict[str, _Account])
@@ -52,22 +52,31 @@ class Ledger:
             self._accounts[change.chain.model] = account
         account.chain = change.chain
 
-    def launch(self, unit: Unit, worker: int) -> None:
-        """Check a launch, and write it down."""
-        account = self._accounts[unit.model]
-        self._check_completeness(account, unit)
-        self._check_isolation(account, unit, worker)
+    def launch(self, unit: Unit, worker: int, fellows: tuple[Unit, ...] = ()) -> None:
+        """Check a launch of a unit, and of its fellows in the same pass, and write it down."""
+        units = (unit, *fellows)
+        for each in units:
+            account = self._accounts[each.model]
+            self._check_completeness(account, each)
+            self._check_isolation(account, each, worker)
+            self._check_one_pass(each, unit)
+            account.worker = worker
         self._check_exclusive_access(unit, worker)
         self._check_no_preemption(unit)
-        self.running[worker] = unit
-        account.worker = worker
-        self.launched += 1
+        self.running[worker] = units
+        self.launched += len(units)
 
     def end(self, unit: Unit, worker: int, *, happened: bool) -> None:
         """Check that `unit` runs on `worker`, and write down that it has ended; `happened` if it ended well."""
-        if self.running.get(worker) != unit:
-            raise InternalError(f"{_text(unit)} ended on worker {worker}, where {_text(self.running.get(worker))} runs")
-        del self.running[worker]
+        running = self.running.get(worker, ())
+        if unit not in running:
+            there = ", ".join(map(_text, running)) or "nothing"
+            raise InternalError(f"{_text(unit)} ended on worker {worker}, where {there} runs")
+        left = tuple(other for other in running if other != unit)
+        if left:
+            self.running[worker] = left
+        else:
+            del self.running[worker]
         account = self._accounts[unit.model]
         account.worker = None
         self.ended += 1
@@ -110,11 +119,15 @@ class Ledger:
 
     def _check_no_preemption(self, unit: Unit) -> None:
         """Whatever was launched and has not ended is still running."""
-        if self.launched != self.ended + len(self.running):
+        if self.launched != self.ended + sum(map(len, self.running.values())):
             raise InternalError(f"non-preemption: before {_text(unit)} a unit vanished from its worker")
 
+    def _check_one_pass(self, unit: Unit, first: Unit) -> None:
+        """Units that are made together are the same visit to the same shard."""
+        place, places = (unit.kind, unit.epoch, unit.shard), (first.kind, first.epoch, first.shard)
+        if place != places:
+            raise InternalError(f"one pass: {_text(unit)} is another visit than {_text(first)}")
 
-def _text(unit: Unit | None) -> str:
-    if unit is None:
-        return "nothing"
+
+def _text(unit: Unit) -> str:
     return f"{unit.model} epoch {unit.epoch} {unit.kind} visit {unit.position} (shard {unit.shard})"

@@ -4,6 +4,9 @@ Models are called by their index in the workload, and sets of workers or shards 
 of 64 idle workers has a shard that this model still needs" is one `&`.
 """
 
+from collections import defaultdict
+from collections.abc import Iterator
+
 from cerebro.execution.place import Place
 from cerebro.messages import Unit
 from cerebro.plan.workload import Assign, Chain, Done, Workload
@@ -37,6 +40,10 @@ class Progress:
             self._add_loads(model, +1)
         self.needs = [self._workers_for(model) for model in range(len(self.places))]
         """For each model the workers that may run its next unit: none while one runs, and when all have ended."""
+        self._groups = defaultdict[str, list[int]](list)
+        """The models that have ever been in each group."""
+        for model in range(len(self.places)):
+            self._note_group(model)
 
     def assign(self, change: Assign, *, running: bool) -> int:
         """Take in a new model, or another chain of one that is known and of which a unit may be `running`.
@@ -51,6 +58,7 @@ class Progress:
         self._add_loads(model, -1)
         before = sum(cost for _, cost in place.work_left())
         place.follow(chain)
+        self._note_group(model)
         self._add_loads(model, +1)
         self.remaining[model] += sum(cost for _, cost in place.work_left()) - before
         self.held.discard(model)
@@ -66,6 +74,18 @@ class Progress:
         """The shards that the next unit of `model` may visit on `worker`."""
         shards = self.places[model].next_shards
         return shards & self._pinned_shards[worker] if self.workload.pinned else shards
+
+    def fellows(self, model: int, worker: int, unit: Unit) -> Iterator[tuple[int, Unit]]:
+        """The models of the same group that may make the same visit on `worker` now, with their units."""
+        group = self.places[model].chain.group
+        for other in self._groups[group] if group else ():
+            place = self.places[other]
+            if other == model or place.chain.group != group or not self.needs[other] >> worker & 1:
+                continue
+            if self.shards(other, worker) >> unit.shard & 1:
+                same = place.unit(unit.shard)
+                if (same.kind, same.epoch, same.position) == (unit.kind, unit.epoch, unit.position):
+                    yield other, same
 
     def start(self, model: int, worker: int, unit: Unit) -> None:
         """A unit has started."""
@@ -110,7 +130,13 @@ class Progress:
         self.last_worker.append(None)
         self._add_loads(model, +1)
         self.needs.append(self._workers_for(model))
+        self._note_group(model)
         return model
+
+    def _note_group(self, model: int) -> None:
+        group = self.places[model].chain.group
+        if group and model not in self._groups[group]:
+            self._groups[group].append(model)
 
     def _workers_for(self, model: int) -> int:
         place = self.places[model]

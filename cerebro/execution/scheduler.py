@@ -43,8 +43,8 @@ class Scheduler:
         return not self._ledger.running and (self._draining or not self._unended)
 
     @property
-    def running(self) -> Mapping[int, Unit]:
-        """The unit on each busy worker."""
+    def running(self) -> Mapping[int, tuple[Unit, ...]]:
+        """The units on each busy worker that have not ended."""
         return MappingProxyType(self._ledger.running)
 
     @property
@@ -76,8 +76,8 @@ class Scheduler:
                 case UnitFailed(unit, worker):
                     self._free(unit, worker, happened=False)
                     self._give_up(unit)
-                case WorkerLost(worker, cause, unit):
-                    commands += self._lose(worker, cause, unit)
+                case WorkerLost():
+                    commands += self._lose(event)
                 case WorkerJoined(worker):
                     self._join(worker)
                 case Assign():
@@ -96,10 +96,20 @@ class Scheduler:
         while progress.idle and not self._draining and (choice := self._policy.choose()) is not None:
             unit = progress.places[choice.model].unit(choice.shard)
             self._check_present(choice.worker, unit)
-            self._ledger.launch(unit, choice.worker)
-            progress.start(choice.model, choice.worker, unit)
-            launches.append(Launch(unit, choice.worker))
+            fellows = self._fellows(choice.model, choice.worker, unit)
+            launch = Launch(unit, choice.worker, tuple(fellows.values()))
+            self._ledger.launch(launch.unit, launch.worker, launch.fellows)
+            for model, its_unit in {choice.model: unit, **fellows}.items():
+                progress.start(model, choice.worker, its_unit)
+            launches.append(launch)
         return launches
+
+    def _fellows(self, model: int, worker: int, unit: Unit) -> dict[int, Unit]:
+        """The units that are made in the same pass, by model; one that workers have died on is made alone."""
+        if unit in self._deaths:
+            return {}
+        found = self._progress.fellows(model, worker, unit)
+        return {other: its_unit for other, its_unit in found if its_unit not in self._deaths}
 
     def _check_present(self, worker: int, unit: Unit) -> None:
         if not self._workers >> worker & 1:
@@ -110,7 +120,7 @@ class Scheduler:
         known = self._progress.index.get(change.chain.model)
         if known in self._given_up:
             return
-        running = any(unit.model == change.chain.model for unit in self._ledger.running.values())
+        running = any(unit.model == change.chain.model for units in self._ledger.running.values() for unit in units)
         self._ledger.assign(change)
         model = self._progress.assign(change, running=running)
         if self._progress.places[model].ended:
@@ -137,16 +147,19 @@ class Scheduler:
         else:
             self._unended.discard(model)
 
-    def _lose(self, worker: int, cause: str, unit: Unit | None) -> list[Launch | Abandon]:
-        """A worker is gone; its unit goes back, unless it has killed too many."""
-        if unit != self._ledger.running.get(worker):
-            raise InternalError(f"worker {worker} was lost with {unit}, it had {self._ledger.running.get(worker)}")
-        if unit is not None:
+    def _lose(self, lost: WorkerLost) -> list[Launch | Abandon]:
+        """A worker is gone; its units go back, unless one has killed too many."""
+        worker, running = lost.worker, self._ledger.running.get(lost.worker, ())
+        if lost.units != running:
+            raise InternalError(f"worker {worker} was lost with {lost.units}, it had {running}")
+        for unit in running:
             self._free(unit, worker, happened=False)
         self._workers &= ~(1 << worker)
         self._progress.idle &= self._workers
-        if unit is None:
-            return []
+        return [abandon for unit in running for abandon in self._put_back(unit, lost.cause)]
+
+    def _put_back(self, unit: Unit, cause: str) -> list[Launch | Abandon]:
+        """A unit has not happened because its worker died."""
         self._deaths[unit] = self._deaths.get(unit, 0) + 1
         if self._deaths[unit] >= DEATHS_MAX:
             self._give_up(unit)
@@ -165,7 +178,8 @@ class Scheduler:
 
     def _free(self, unit: Unit, worker: int, *, happened: bool) -> None:
         self._ledger.end(unit, worker, happened=happened)
-        self._progress.idle |= 1 << worker
+        if worker not in self._ledger.running:
+            self._progress.idle |= 1 << worker
 
     def _give_up(self, unit: Unit) -> None:
         model = self._progress.index[unit.model]

@@ -24,6 +24,8 @@ class Chain:
     """For each epoch the train shard at each position; None: any order, as the scheduler picks (`free`)."""
     due: float = 0.0
     """What decides first: among models that may run, those that are due earlier go before all others."""
+    group: str = ""
+    """Models of one group make a visit in one pass wherever they come to it together; without a group each alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from cerebro.execution.engine import Engine, StateHandle
 from cerebro.messages import Launch, Pilot, Piloted, Unit, UnitFailed, UnitFinished, WorkerJoined, WorkerLost
 from cerebro.plan.program import Program
 from cerebro.testing import engine_members as members
+from cerebro.testing import engine_passes as passes
 from cerebro.testing.engine_session import Subject, assert_equal_states, opened
 
 
@@ -263,6 +264,10 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     a_failing_model_fails_alone,
     a_killed_worker_loses_only_its_unit,
     an_engine_can_be_closed_twice,
+    passes.a_pass_gives_each_model_what_it_has_alone,
+    passes.a_pass_ends_in_one_event_for_each_unit,
+    passes.a_model_that_fails_in_a_pass_fails_alone,
+    passes.a_killed_worker_loses_its_whole_pass,
     members.an_introduced_model_trains_like_a_member,
     members.a_new_worker_knows_who_was_introduced,
     members.a_forgotten_model_is_restored,

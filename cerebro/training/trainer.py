@@ -9,7 +9,7 @@ import torch
 
 from cerebro.errors import DataError, InternalError, ModelError
 from cerebro.ids import digest
-from cerebro.messages import Unit
+from cerebro.messages import Pilot, Unit
 from cerebro.plan.program import Member, Program
 from cerebro.storage.dataset import Dataset, OpenShard, open_dataset
 from cerebro.streams import Key, permutation
@@ -41,7 +41,6 @@ class Trainer:
         self._program, self._device, self._members = program, torch.device(device), dict(program.members)
         self._shards, self._modes = _Shards(open_dataset(program.data)), Modes.present()
         self._learners: OrderedDict[str, LiveLearner] = OrderedDict()
-        self._current: LiveLearner | None = None
 
     def introduce(self, model: str, member: Member) -> bool:
         """Know of a model that was not among the program's members; gives whether that is new."""
@@ -53,8 +52,7 @@ class Trainer:
 
     def forget(self, model: str) -> None:
         """Give back the memory of a model that is not trained for now."""
-        if self._learners.pop(model, None) is self._current:
-            self._current = None
+        self._learners.pop(model, None)
 
     def visit(self, unit: Unit, parent: memoryview | None) -> Visit:
         """Run a unit from the `parent` state (None: the initial one): the model's own, or its ancestor's.
@@ -77,24 +75,29 @@ class Trainer:
             return valid_visit(live, shard.columns)
         rows_key = self._key(unit.model, "rows", unit.epoch, unit.shard)
         order = permutation(shard.rows, rows_key) if live.learner.shuffle else None
-        visit = train_visit(live, shard.columns, order)
-        self._current = live
-        return visit
+        return train_visit(live, shard.columns, order)
+
+    def visit_together(self, units: Sequence[Unit], parents: Sequence[memoryview | None]) -> list[Visit] | None:
+        """Run units of several models on one shard in one pass, with the bits that `visit` gives; None: it cannot be.
+
+        Raises:
+            ModelError: the code of one of them failed; nothing has happened.
+            ShardError: the shard is missing or damaged.
+        """
+        return None
 
     def values(self, model: str, partials: Sequence[Partials]) -> dict[str, float]:
         """The metrics over the visits that gave `partials`, in order."""
         metrics = {"loss": LOSS, **self._learners[model].metrics}
         return {name: merged_value(metric, [p[name] for p in partials]) for name, metric in metrics.items()}
 
-    def write_state(self, room_for: Callable[[int], memoryview]) -> int:
-        """Write the state after the last train visit where `room_for(size)` says; gives its size."""
-        assert self._current is not None, "no train visit yet"
-        return self._current.state.write(room_for)
+    def write_state(self, model: str, room_for: Callable[[int], memoryview]) -> int:
+        """Write the state after the last visit of `model` where `room_for(size)` says; gives its size."""
+        return self._learners[model].state.write(room_for)
 
-    def state(self) -> bytes:
-        """The state after the last train visit."""
-        assert self._current is not None, "no train visit yet"
-        return self._current.state.to_bytes()
+    def state(self, model: str) -> bytes:
+        """The state after the last visit of `model`."""
+        return self._learners[model].state.to_bytes()
 
     def module(self, model: str, state: memoryview) -> Any:
         """The module of `model` in `state`, ready for use and the caller's own."""
@@ -102,12 +105,13 @@ class Trainer:
         live.training_mode()
         return live.module.eval()
 
-    def pilot(self, model: str, batches: int) -> dict[str, Any]:
+    def pilot(self, pilot: Pilot) -> dict[str, Any]:
         """What the planner wants to know of a model: its description and, with `batches`, its times and purity.
 
         Raises:
             ModelError: the user's code failed.
         """
+        model, batches = pilot.model, pilot.batches
         live = self._learner(model, None)
         profile = describe(live)
         if batches:

@@ -78,9 +78,9 @@ class ResetsWhatWasKept(SimulatedEngine):
 
 
 class SaysAllTwice(SimulatedEngine):
-    def _say(self, seconds, event):
-        super()._say(seconds, event)
-        super()._say(seconds, event)
+    def _say(self, seconds, *events):
+        super()._say(seconds, *events)
+        super()._say(seconds, *events)
 
 
 class LetsTheWorkerShow(SimulatedEngine):
@@ -106,8 +106,9 @@ class LosesNoUnit(SimulatedEngine):
 
 
 class TakesFailuresForDeaths(SimulatedEngine):
-    def _say(self, seconds, event):
-        super()._say(seconds, WorkerLost(event.worker, "", event.unit) if isinstance(event, UnitFailed) else event)
+    def _say(self, seconds, *events):
+        told = (WorkerLost(e.worker, "", e.unit) if isinstance(e, UnitFailed) else e for e in events)
+        super()._say(seconds, *told)
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,7 @@ def test_nothing_runs_before_a_worker_joins():
 def test_a_worker_that_joins_late_is_used_at_once():
     scheduler, [first] = started(TWO)
     [second] = scheduler.handle(WorkerJoined(1))
-    assert scheduler.running == {0: first.unit, 1: second.unit}
+    assert scheduler.running == {0: (first.unit,), 1: (second.unit,)}
     assert {first.unit.model, second.unit.model} == {"m001", "m002"}
 
 

@@ -27,6 +27,7 @@ def expected_and_found(path: Path) -> tuple[str, str]:
         order=fields.get("order", "same"),
         pinned=fields.get("pinned") == "yes",
         valid=[float(cost) for cost in fields.get("valid", "").split()],
+        groups=fields.get("groups", "").split(),
     )
     return expected, f"{schedule_text(forecast(work, make_policy(fields['policy'], work)))}\n"
 

@@ -17,10 +17,22 @@ def workload(
     pinned: bool = False,
     valid: Sequence[float] = (),
     seed: int = 0,
+    groups: Sequence[str] = (),
 ) -> Workload:
-    """One model for each of `seconds`, the time of a visit of any train shard; `valid`: those of valid shards."""
+    """One model for each of `seconds`, the time of a visit of any train shard; `valid`: those of valid shards.
+
+    `groups` names the group of each model, `-` for none.
+    """
+    names = [name.strip("-") for name in groups] or [""] * len(seconds)
     chains = tuple(
-        Chain(model_id(i), epochs, (cost,) * shards, tuple(valid), visit_orders(order, seed, epochs, shards, i))
+        Chain(
+            model_id(i),
+            epochs,
+            (cost,) * shards,
+            tuple(valid),
+            visit_orders(order, seed, epochs, shards, i),
+            group=names[i],
+        )
         for i, cost in enumerate(seconds)
     )
     return Workload(chains, workers, pinned)

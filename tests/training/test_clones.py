@@ -79,13 +79,12 @@ def trained(shards: Path, config, members=None) -> tuple[Trainer, bytes]:
     """A trainer, and the state of `m001` after its first unit."""
     trainer = Trainer(Program(build, shards, 0, {"m001": Member(config), **(members or {})}), "cpu")
     trainer.visit(Unit("m001", "train", 1, 0, 0), None)
-    return trainer, trainer.state()
+    return trainer, trainer.state("m001")
 
 
 def after_first_unit(trainer: Trainer, state: bytes) -> LiveState:
     trainer.visit(FIRST, memoryview(state))
-    assert trainer._current is not None
-    return trainer._current.state
+    return trainer._learners[FIRST.model].state
 
 
 def hand_written(shards: Path, before, after, keep: bool) -> dict[str, torch.Tensor]:
@@ -156,7 +155,7 @@ def test_the_first_step_is_made_with_the_new_learning_rate(shards: Path):
     members = {"m001": Member({"lr": 0.5}), "m002": clone_of({"lr": 0.125})}
     trainer = Trainer(Program(build_watched, shards, 0, members), "cpu")
     trainer.visit(Unit("m001", "train", 1, 0, 0), None)
-    state = trainer.state()
+    state = trainer.state("m001")
     steps.clear()
     trainer.visit(FIRST, memoryview(state))
     assert len(steps) == BATCHES
@@ -218,7 +217,7 @@ def test_what_a_clone_measured_before_does_not_change_its_first_unit(choice, sha
         for _ in range(measured):
             trainer.visit(Unit("m002", "valid", 1, 0, 0), memoryview(state))
         trainer.visit(Unit("m002", "train", 2, 0, 0), memoryview(state))
-        states.append(trainer.state())
+        states.append(trainer.state("m002"))
     assert states[0] == states[1]
 
 
@@ -228,7 +227,7 @@ def test_a_clone_of_another_repeat_sees_other_batches(shards: Path):
     for repeat in (0, 1):
         trainer.introduce("m002", replace(clone_of({"lr": 0.02}), repeat=repeat))
         trainer.visit(FIRST, memoryview(state))
-        states.append(trainer.state())
+        states.append(trainer.state("m002"))
     assert states[0] != states[1]
 
 
