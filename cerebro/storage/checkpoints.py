@@ -4,6 +4,7 @@ A file is complete or absent: it is written under a temporary name in the same f
 digest; then the folder is synced. What is read is hashed again, so that a damaged file is never taken for a state.
 """
 
+import contextlib
 import errno
 import os
 from collections.abc import Collection, Mapping
@@ -16,6 +17,8 @@ from cerebro.storage.writing import writing
 
 _SUFFIX = ".state"
 _TEMPORARY = ".tmp-"
+_DAMAGE = (errno.EIO, getattr(errno, "EUCLEAN", errno.EIO), errno.EBADMSG)
+"""What a disk, or the file system on it, says of a file that it has lost."""
 
 
 class Checkpoints:
@@ -43,7 +46,7 @@ class Checkpoints:
         if not states:
             return
         with writing(self.folder):
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self.folder)
         for state_digest, state in states.items():
             with writing(self.path(state_digest), len(state)):
                 self._place(state, state_digest)
@@ -73,6 +76,10 @@ class Checkpoints:
             state = path.read_bytes()
         except FileNotFoundError:
             raise StoreError(f"{path} is missing: its model has to be trained again from an older state") from None
+        except OSError as error:
+            if error.errno not in _DAMAGE:
+                raise
+            raise StoreError(f"{path} is damaged: the disk cannot read it ({error.strerror})") from error
         found = digest_bytes(state)
         if found != state_digest:
             raise StoreError(f"{path} is damaged: expected sha256 {state_digest}, found {found}")
@@ -103,6 +110,16 @@ class Checkpoints:
             if path.name.startswith(_TEMPORARY) or path.name.removesuffix(_SUFFIX) not in needed:
                 with writing(path):
                     path.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a private folder if it is not there, and those above it, so that a power cut cannot take one away."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

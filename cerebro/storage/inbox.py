@@ -41,6 +41,7 @@ class Inbox:
                 self._place(f"{number:012d}-{id}.json", content)
             # Also what was there already: its name may not be durable, if whoever put it has just died.
             sync_folder(self.folder)
+            sync_folder(self.folder.parent)
 
     def pending(self) -> list[tuple[str, str]]:
         """What waits, the id and the text of each, in order; cheap where there is nothing.
@@ -86,7 +87,6 @@ class Inbox:
         """Alone among those who put, so that numbers rise; the system lets go if this process dies."""
         with suppress(FileExistsError):
             self.folder.mkdir(mode=0o700)
-            sync_folder(self.folder.parent)
         lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
