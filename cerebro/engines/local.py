@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +35,7 @@ class _Worker:
     """The driver's view of one worker process."""
 
     number: int
+    server: ForkServer
     pid: int
     channel: Channel
     starts: int
@@ -64,7 +66,6 @@ class LocalEngine(Engine):
         self._opened, self._restore = time.monotonic(), restore
         _check_shared_memory()
         self._oom_kills = OomKills()
-        self._server: ForkServer = shared_fork_server()
         self._program, self._code = program, cloudpickle.dumps(program.build)
         self._members = dict(program.members)
         for number in range(workers):
@@ -103,7 +104,7 @@ class LocalEngine(Engine):
             if worker.command is not None:
                 _kill(worker.pid)
         for worker in self._workers.values():
-            if self._server.exit_status(worker.pid, timeout_seconds=1.0) is None:
+            if worker.server.exit_status(worker.pid, timeout_seconds=1.0) is None:
                 _kill(worker.pid)
         self._workers = {}
         self._selector.close()
@@ -114,11 +115,9 @@ class LocalEngine(Engine):
         _kill(self._workers[number].pid)
 
     def _start(self, number: int, starts: int) -> None:
-        if not self._server.alive:  # the system may take it when memory runs out
-            self._server = shared_fork_server()
-        pid, channel = self._server.start_worker()
+        server, pid, channel = _forked()
         program = self._program
-        worker = _Worker(number, pid, channel, starts, dict(program.members))
+        worker = _Worker(number, server, pid, channel, starts, dict(program.members))
         self._workers[number] = worker
         self._selector.register(channel, selectors.EVENT_READ, worker)
         shared = {"seed": program.seed, "independent": program.independent, "device": program.device}
@@ -193,7 +192,7 @@ class LocalEngine(Engine):
         """A worker is dead: say so, and start another in its place."""
         self._selector.unregister(worker.channel)
         worker.channel.close()
-        died_of = cause_of_death(self._server.exit_status(worker.pid), self._oom_kills)
+        died_of = cause_of_death(worker.server.exit_status(worker.pid), self._oom_kills)
         cause = worker.killed_for or died_of
         unit = worker.command.unit if isinstance(worker.command, Launch) else None
         if worker.starts >= _STARTS_MAX:
@@ -210,6 +209,20 @@ class LocalEngine(Engine):
         if worker.target is not None:
             self._states.give_back(worker.target)
             worker.target = None
+
+
+def _forked() -> tuple[ForkServer, int, Channel]:
+    """A new worker process, and the server that forked it.
+
+    Raises:
+        EngineError: one server after another has died over it.
+    """
+    for _ in range(_STARTS_MAX - 1):
+        server = shared_fork_server()
+        with suppress(EngineError):  # the system may take the server when memory runs out, also at this moment
+            return server, *server.start_worker()
+    server = shared_fork_server()
+    return server, *server.start_worker()
 
 
 def _kill(pid: int) -> None:
