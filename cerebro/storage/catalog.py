@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -213,6 +214,15 @@ class CatalogReader:
 class Catalog(CatalogReader):
     """The catalog opened for writing, by the one driver that holds the experiment."""
 
+    def __init__(self, folder: Path) -> None:
+        """Open the catalog in the experiment's `folder`, which is held; raises as that of a reader."""
+        self._writes = threading.RLock()
+        super().__init__(folder)
+
+    def close(self) -> None:
+        with self._writes:
+            super().close()
+
     @classmethod
     def create(cls, folder: Path, experiment: Mapping[str, Any], members: Mapping[str, Mapping[str, Any]]) -> None:
         """Write a new catalog: the whole of it, or nothing.
@@ -264,7 +274,8 @@ class Catalog(CatalogReader):
             StoreError: the disk is full, read-only or broken, or SQLite finds the file damaged.
         """
         try:
-            with writing(self.file):  # such as a full disk: no damage
+            # One at a time: a run that is interrupted notes its end while its last rows may yet be being written.
+            with self._writes, writing(self.file):  # such as a full disk: no damage
                 self._db.execute("BEGIN IMMEDIATE")
                 try:
                     yield
