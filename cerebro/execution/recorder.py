@@ -74,6 +74,8 @@ class _Entry:
 
     event: Event | Ruling
     state: StateHandle | None
+    is_kept: bool = False
+    """Whether the state is to be kept beside the newest one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ class Recorder:
         self._origin, self._digests, self._behind_max = origin, dict(digests), behind_max
         self._newcomers, self._is_kept, self._forget_orders = newcomers, is_kept, forget_orders
         self._kept = defaultdict[str, deque[int]](lambda: deque(maxlen=_KEPT_MAX))
-        """The epochs at whose end a state of each model is kept."""
+        """The epochs at whose end a state of each model is kept; the writing thread's own."""
         self._entries: deque[_Entry] = deque()
         self._unwritten, self._submitted_at = 0, 0.0
         self._behind: deque[tuple[Future[None], int]] = deque()
@@ -151,10 +153,8 @@ class Recorder:
         Raises:
             Exception: whatever stopped the writing of an earlier one, such as a full disk.
         """
-        self._entries.append(_Entry(event, state))
         is_unit = isinstance(event, UnitFinished)
-        if is_unit and self._is_kept(event.unit):
-            self._kept[event.unit.model].append(event.unit.epoch)
+        self._entries.append(_Entry(event, state, is_unit and self._is_kept(event.unit)))
         self._unwritten += is_unit
         rested = time.monotonic() - self._submitted_at >= _REST_SECONDS
         if not is_unit or rested or self._unwritten >= self._behind_max:
@@ -227,6 +227,9 @@ class Recorder:
         All its rows become durable at once, so that there never is one whose state, or a later one, is not durable.
         """
         crash_point("record-begun")
+        for entry in entries:
+            if entry.is_kept and isinstance(entry.event, UnitFinished):
+                self._kept[entry.event.unit.model].append(entry.event.unit.epoch)
         trained = [_trained(entry.event, entry.state.view()) for entry in entries if entry.state is not None]
         last = {state.model: state for state in trained}
         written = [state for state in trained if state is last[state.model] or self._is_fork_point(state)]

@@ -79,8 +79,8 @@ class RunSteering:
         if events:
             rulings += self.steering.advance()
         steps = [self._step(ruling) for ruling in rulings]
-        for order in self._orders():
-            steps += self._obey(order)
+        for name, text in self._orders():
+            steps += self._obey(name, text)
         return steps
 
     def left_text(self) -> str:
@@ -120,18 +120,17 @@ class RunSteering:
             return []
         return self.steering.offer(unit.model, unit.epoch, self._train_values.pop(unit.model, None))
 
-    def _orders(self) -> list[Order]:
-        found = list[Order]()
-        for name, text in Inbox(self.folder.path).pending():
-            if name not in self.obeyed:
-                try:
-                    found.append(parse_order(text))
-                except SpecError:  # it was checked before it was put there: the file is damaged
-                    self.obeyed.add(name)
-        return found
+    def _orders(self) -> list[tuple[str, str]]:
+        """What people have asked for and nobody has looked at: the id and the text of each order."""
+        return [(name, text) for name, text in Inbox(self.folder.path).pending() if name not in self.obeyed]
 
-    def _obey(self, order: Order) -> list[Step]:
-        self.obeyed.add(order.id)
+    def _obey(self, name: str, text: str) -> list[Step]:
+        self.obeyed.add(name)
+        try:
+            order = order_of(name, text)
+        except SpecError as error:  # it was checked before it was put there: the file is damaged
+            why = {"reason": f"the order is damaged, give it again: {error}"}
+            return [Step(Ruling("refused", "engine", why=why, order=name, told=self.steering.told))]
         ancestor = None
         try:
             check_models(order.command, self.configs)
@@ -257,6 +256,18 @@ def likest(config: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) ->
 def _likeness(config: Mapping[str, Any], other: Mapping[str, Any]) -> int:
     """How many values two configs share."""
     return sum(name in other and other[name] == value for name, value in config.items())
+
+
+def order_of(name: str, text: str) -> Order:
+    """The order that waits in the inbox under `name`.
+
+    Raises:
+        SpecError: it is not an order, or another one.
+    """
+    order = parse_order(text)
+    if order.id != name:
+        raise SpecError(f"it calls itself {order.id!r} and waits as {name!r}")
+    return order
 
 
 def check_models(command: Command, configs: Mapping[str, Any]) -> None:
