@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cerebro.commands import Clone, Command
-from cerebro.control.orders import Order, parse_order
+from cerebro.control.orders import parse_order
 from cerebro.control.steering import Steering
 from cerebro.errors import SpecError, StoreError
 from cerebro.execution.engine import BytesHandle
@@ -127,7 +127,7 @@ class RunSteering:
     def _obey(self, name: str, text: str) -> list[Step]:
         self.obeyed.add(name)
         try:
-            order = order_of(name, text)
+            order = parse_order(text)
         except SpecError as error:  # it was checked before it was put there: the file is damaged
             why = {"reason": f"the order is damaged, give it again: {error}"}
             return [Step(Ruling("refused", "engine", why=why, order=name, told=self.steering.told))]
@@ -256,18 +256,6 @@ def likest(config: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) ->
 def _likeness(config: Mapping[str, Any], other: Mapping[str, Any]) -> int:
     """How many values two configs share."""
     return sum(name in other and other[name] == value for name, value in config.items())
-
-
-def order_of(name: str, text: str) -> Order:
-    """The order that waits in the inbox under `name`.
-
-    Raises:
-        SpecError: it is not an order, or another one.
-    """
-    order = parse_order(text)
-    if order.id != name:
-        raise SpecError(f"it calls itself {order.id!r} and waits as {name!r}")
-    return order
 
 
 def check_models(command: Command, configs: Mapping[str, Any]) -> None:
