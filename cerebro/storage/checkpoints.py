@@ -48,22 +48,12 @@ class Checkpoints:
         with writing(self.folder):
             make_folder(self.folder)
         for state_digest, state in states.items():
-            with writing(self.path(state_digest), len(state)):
-                self._place(state, state_digest)
+            path = self.path(state_digest)
+            with writing(path, len(state)):
+                _place(path, state)
         with writing(self.folder):
             sync_folder(self.folder)
         crash_point("checkpoint-folder-synced")
-
-    def _place(self, state: memoryview, state_digest: str) -> None:
-        temporary = self.folder / f"{_TEMPORARY}{os.getpid()}-{state_digest}"
-        crash_point("checkpoint-begun")
-        try:
-            _write_synced(temporary, state)
-            temporary.rename(self.path(state_digest))
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        crash_point("checkpoint-renamed")
 
     def read(self, state_digest: str) -> bytes:
         """The state with this digest.
@@ -87,8 +77,9 @@ class Checkpoints:
 
     def remove(self, state_digest: str) -> None:
         """Delete the state with this digest, if it is there."""
-        with writing(self.path(state_digest)):
-            self.path(state_digest).unlink(missing_ok=True)
+        path = self.path(state_digest)
+        with writing(path):
+            path.unlink(missing_ok=True)
 
     def digests(self) -> set[str]:
         """The digests of all states that are here."""
@@ -133,6 +124,19 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def _place(path: Path, state: memoryview) -> None:
+    """Put a file in its place, whole; its name is durable when the folder is."""
+    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.stem}")
+    crash_point("checkpoint-begun")
+    try:
+        _write_synced(temporary, state)
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    crash_point("checkpoint-renamed")
 
 
 def _write_synced(path: Path, content: memoryview) -> None:
