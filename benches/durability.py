@@ -31,6 +31,9 @@ class Forgetful:
         if state is not None:
             state.release()
 
+    def make_room(self, units: int) -> None:
+        """There is always room."""
+
     def settle(self) -> None:
         """Nothing waits."""
 

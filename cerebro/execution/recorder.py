@@ -132,8 +132,8 @@ class Recorder:
         States that `is_kept` names are written and kept beside the newest, two of each model. When an order is
         durable, it is handed to `forget_orders`.
 
-        At most `behind_max` finished units wait for the disk: so many are run again after a kill, beside those that
-        were running.
+        At most `behind_max` finished units wait for the disk, where room is made for them: so many are run again after
+        a kill, beside those that were running.
         """
         self._catalog, self._checkpoints, self._lineage, self._finish = catalog, checkpoints, lineage, finish
         self._origin, self._digests, self._behind_max = origin, dict(digests), behind_max
@@ -148,7 +148,7 @@ class Recorder:
         self._last: Future[None] | None = None
 
     def record(self, event: Event | Ruling, state: StateHandle | None) -> None:
-        """Take an event over; waits only where the disk is slower than the workers.
+        """Take an event over; waits only where no room was made for it.
 
         Raises:
             Exception: whatever stopped the writing of an earlier one, such as a full disk.
@@ -160,6 +160,17 @@ class Recorder:
         if not is_unit or rested or self._unwritten >= self._behind_max:
             self._submit()
         self._catch_up()
+
+    def make_room(self, units: int) -> None:
+        """Wait until so many units more may be finished and not yet durable.
+
+        Raises:
+            Exception: as `record`.
+        """
+        if self._units_behind() + units > self._behind_max and self._unwritten:
+            self._submit()
+        while self._behind and self._units_behind() + units > self._behind_max:
+            self._behind.popleft()[0].result()
 
     def settle(self) -> None:
         """Begin to write what waits.
@@ -199,7 +210,8 @@ class Recorder:
 
     def _catch_up(self) -> None:
         """Hear of finished writes; wait for the oldest while too many finished units are not durable."""
-        while self._behind and (self._behind[0][0].done() or self._units_behind() > self._behind_max):
+        self.make_room(0)
+        while self._behind and self._behind[0][0].done():
             self._behind.popleft()[0].result()
 
     def _units_behind(self) -> int:

@@ -16,9 +16,8 @@ def test_random_kills_change_no_bit_and_leave_nothing_behind(subject, undisturbe
     assert digests(subject.store, "signals") == undisturbed
     assert leftovers(subject.store, "signals") == []
     assert chaos.left_behind == []
-    # For each worker one unit may wait for the disk, one have ended in this moment, and one run.
-    assert max(chaos.lost("UnitFinished")) <= 2 * subject.workers
-    assert max(chaos.lost("Launch")) <= 3 * subject.workers
+    assert max(chaos.lost("UnitFinished")) <= subject.workers
+    assert max(chaos.lost("Launch")) <= 2 * subject.workers
 
 
 SEARCHES = {
