@@ -7,8 +7,7 @@ is replaced, and until a driver that is started again on 16 models launches its 
 
 `resume_wall_seconds` is that time from the start of the process on. What any program that uses torch has to wait for
 is measured beside it, in turns: `interpreter_start_seconds`, a Python that imports torch and ends. `resume_seconds` is
-what remains in the same round. It still holds whatever the fork server's own import of torch adds, where that comes
-after the driver's.
+what remains in the same round. The fork server loads torch, and more of it, at the same time.
 
 With `--full-disk 4` another question instead: a file system that grows by 4 KiB, one page, each time that a run of
 four models fails because it is full, so that each write of the run is once the one that fails. After each failure the

@@ -9,6 +9,7 @@ from typing import Any
 from cerebro.errors import SpecError
 
 _NAME = re.compile(r"[a-z0-9-]{1,64}")
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def check_name(name: object, field: str = "name") -> str:
@@ -34,7 +35,7 @@ def model_index(model: str) -> int:
 
 def canonical_json(value: Any) -> str:
     """One text per value: sorted keys, no spaces, numbers as `repr` writes them."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _CANONICAL.encode(value)
 
 
 def digest(value: Any) -> str:

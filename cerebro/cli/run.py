@@ -75,8 +75,11 @@ def explain(
 
 def run(file: File, options: RunOptions, json: Json = False) -> None:
     """Train every model of an experiment; again, it goes on where it was interrupted."""
+    from cerebro.session.experiment import load_ahead
     from cerebro.session.source import load_experiment
 
+    if options.engine == "local" and file.is_file():
+        load_ahead()
     experiment = load_experiment(file)
     if options.engine == "simulated":
         _simulate(experiment, options, json)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,7 @@ class _Worker:
     """The driver's view of one worker process."""
 
     number: int
+    server: ForkServer
     pid: int
     channel: Channel
     starts: int
@@ -66,7 +68,6 @@ class LocalEngine(Engine):
         self._opened, self._restore = time.monotonic(), restore
         _check_shared_memory()
         self._oom_kills = OomKills()
-        self._server: ForkServer = shared_fork_server()
         self._program, self._code = program, cloudpickle.dumps(program.build)
         self._members = dict(program.members)
         for number in range(workers):
@@ -105,7 +106,7 @@ class LocalEngine(Engine):
             if worker.command is not None:
                 _kill(worker.pid)
         for worker in self._workers.values():
-            if self._server.exit_status(worker.pid, timeout_seconds=1.0) is None:
+            if worker.server.exit_status(worker.pid, timeout_seconds=1.0) is None:
                 _kill(worker.pid)
         self._workers = {}
         self._selector.close()
@@ -116,11 +117,9 @@ class LocalEngine(Engine):
         _kill(self._workers[number].pid)
 
     def _start(self, number: int, starts: int) -> None:
-        if not self._server.alive:  # the system may take it when memory runs out
-            self._server = shared_fork_server()
-        pid, channel = self._server.start_worker()
+        server, pid, channel = _forked()
         program = self._program
-        worker = _Worker(number, pid, channel, starts, dict(program.members))
+        worker = _Worker(number, server, pid, channel, starts, dict(program.members))
         self._workers[number] = worker
         self._selector.register(channel, selectors.EVENT_READ, worker)
         shared = {"seed": program.seed, "independent": program.independent, "device": program.device}
@@ -200,7 +199,7 @@ class LocalEngine(Engine):
         """A worker is dead: say so, and start another in its place."""
         self._selector.unregister(worker.channel)
         worker.channel.close()
-        died_of = cause_of_death(self._server.exit_status(worker.pid), self._oom_kills)
+        died_of = cause_of_death(worker.server.exit_status(worker.pid), self._oom_kills)
         cause = worker.killed_for or died_of
         units = worker.command.units if isinstance(worker.command, Launch) else (None,)
         if worker.starts >= _STARTS_MAX:
@@ -216,6 +215,20 @@ class LocalEngine(Engine):
         for target in worker.targets.values():
             self._states.give_back(target)
         worker.sources, worker.targets = [], {}
+
+
+def _forked() -> tuple[ForkServer, int, Channel]:
+    """A new worker process, and the server that forked it.
+
+    Raises:
+        EngineError: one server after another has died over it.
+    """
+    for _ in range(_STARTS_MAX - 1):
+        server = shared_fork_server()
+        with suppress(EngineError):  # the system may take the server when memory runs out, also at this moment
+            return server, *server.start_worker()
+    server = shared_fork_server()
+    return server, *server.start_worker()
 
 
 def _kill(pid: int) -> None:

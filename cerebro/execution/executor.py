@@ -61,6 +61,10 @@ class Log(Protocol):
         """Remember an event; `state` comes with the end of a train unit, and is to be released."""
         ...
 
+    def make_room(self, units: int) -> None:
+        """So many units have finished: wait until they may be the ones that a kill costs."""
+        ...
+
     def settle(self) -> None:
         """Nothing has happened for a moment: a good time to write what waits."""
         ...
@@ -139,6 +143,7 @@ class Executor:
         return events
 
     def _handle(self, events: Sequence[Event], begun: Sequence[Step] = ()) -> None:
+        self._log.make_room(sum(isinstance(event, UnitFinished) for event in events))
         ended = [(event, self._taken_in(event)) for event in events]
         steps = [*begun, *self._steering.handle([*self._given_up, *events])]
         self._given_up = []
@@ -149,8 +154,7 @@ class Executor:
         for command in commands:
             if isinstance(command, Launch):
                 self._launch(command)
-        # The workers are busy again: only now may something wait for the disk.
-        for event, state in ended:
+        for event, state in ended:  # now that the workers are busy again
             self._log.record(event, state)
         for step in steps:
             self._log.record(step.ruling, step.state)

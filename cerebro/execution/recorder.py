@@ -74,6 +74,8 @@ class _Entry:
 
     event: Event | Ruling
     state: StateHandle | None
+    is_kept: bool = False
+    """Whether the state is to be kept beside the newest one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +132,14 @@ class Recorder:
         States that `is_kept` names are written and kept beside the newest, two of each model. When an order is
         durable, it is handed to `forget_orders`.
 
-        At most `behind_max` finished units wait for the disk: so many are run again after a kill, beside those that
-        were running.
+        At most `behind_max` finished units wait for the disk, where room is made for them: so many are run again after
+        a kill, beside those that were running.
         """
         self._catalog, self._checkpoints, self._lineage, self._finish = catalog, checkpoints, lineage, finish
         self._origin, self._digests, self._behind_max = origin, dict(digests), behind_max
         self._newcomers, self._is_kept, self._forget_orders = newcomers, is_kept, forget_orders
         self._kept = defaultdict[str, deque[int]](lambda: deque(maxlen=_KEPT_MAX))
-        """The epochs at whose end a state of each model is kept."""
+        """The epochs at whose end a state of each model is kept; the writing thread's own."""
         self._entries: deque[_Entry] = deque()
         self._unwritten, self._submitted_at = 0, 0.0
         self._behind: deque[tuple[Future[None], int]] = deque()
@@ -146,20 +148,29 @@ class Recorder:
         self._last: Future[None] | None = None
 
     def record(self, event: Event | Ruling, state: StateHandle | None) -> None:
-        """Take an event over; waits only where the disk is slower than the workers.
+        """Take an event over; waits only where no room was made for it.
 
         Raises:
             Exception: whatever stopped the writing of an earlier one, such as a full disk.
         """
-        self._entries.append(_Entry(event, state))
         is_unit = isinstance(event, UnitFinished)
-        if is_unit and self._is_kept(event.unit):
-            self._kept[event.unit.model].append(event.unit.epoch)
+        self._entries.append(_Entry(event, state, is_unit and self._is_kept(event.unit)))
         self._unwritten += is_unit
         rested = time.monotonic() - self._submitted_at >= _REST_SECONDS
         if not is_unit or rested or self._unwritten >= self._behind_max:
             self._submit()
         self._catch_up()
+
+    def make_room(self, units: int) -> None:
+        """Wait until so many units more may be finished and not yet durable.
+
+        Raises:
+            Exception: as `record`.
+        """
+        if self._units_behind() + units > self._behind_max and self._unwritten:
+            self._submit()
+        while self._behind and self._units_behind() + units > self._behind_max:
+            self._behind.popleft()[0].result()
 
     def settle(self) -> None:
         """Begin to write what waits.
@@ -199,7 +210,8 @@ class Recorder:
 
     def _catch_up(self) -> None:
         """Hear of finished writes; wait for the oldest while too many finished units are not durable."""
-        while self._behind and (self._behind[0][0].done() or self._units_behind() > self._behind_max):
+        self.make_room(0)
+        while self._behind and self._behind[0][0].done():
             self._behind.popleft()[0].result()
 
     def _units_behind(self) -> int:
@@ -227,6 +239,9 @@ class Recorder:
         All its rows become durable at once, so that there never is one whose state, or a later one, is not durable.
         """
         crash_point("record-begun")
+        for entry in entries:
+            if entry.is_kept and isinstance(entry.event, UnitFinished):
+                self._kept[entry.event.unit.model].append(entry.event.unit.epoch)
         trained = [_trained(entry.event, entry.state.view()) for entry in entries if entry.state is not None]
         last = {state.model: state for state in trained}
         written = [state for state in trained if state is last[state.model] or self._is_fork_point(state)]

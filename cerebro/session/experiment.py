@@ -65,7 +65,7 @@ class Experiment(ExperimentSpec):
         where = Store(store)
         folder = where.experiment(self.name)
         if engine == "local" and not folder.is_finished:
-            _load_ahead()
+            load_ahead()
         spend = as_budget(budget) or self.budget
         declaration, means, chosen = self._prepare(workers, engine, device, policy)
         run = Run(declaration, where, folder, means, chosen, lambda: make_engine(engine), make_display(progress), spend)
@@ -83,7 +83,7 @@ class Experiment(ExperimentSpec):
             CerebroError: as `fit`, where it is known before anything is trained.
         """
         if options.get("engine", "local") == "local":
-            _load_ahead()  # in this thread: the workers' parent dies with the thread that started it
+            load_ahead()  # in this thread: the workers' parent dies with the thread that started it
         folder = Store(options.get("store")).experiment(self.name)
         return start(lambda: self.fit(**options), folder, self)
 
@@ -174,8 +174,11 @@ class Experiment(ExperimentSpec):
             return dict(pilot(declaration, profiler, store).profiles)
 
 
-def _load_ahead() -> None:
-    """Let torch be loaded for the workers while this process loads it for itself."""
+def load_ahead() -> None:
+    """Let torch be loaded for the workers while this process loads it for itself.
+
+    The earlier the better: what loads a file that imports torch calls it before.
+    """
     from cerebro.engines.forkserver import shared_fork_server
 
     shared_fork_server()

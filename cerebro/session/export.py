@@ -14,6 +14,7 @@ from cerebro.errors import DataError, StoreError
 from cerebro.ids import digest, digest_bytes
 from cerebro.report.leaderboard import leaderboard
 from cerebro.spec.experiment import ExperimentSpec
+from cerebro.storage.destination import sync
 from cerebro.storage.store import ExperimentFolder
 
 WEIGHTS = "model.safetensors"
@@ -41,10 +42,9 @@ def export(folder: ExperimentFolder, model: str, destination: str | os.PathLike[
     from cerebro.training.export import save_weights
 
     target = Path(destination)
-    row = trained_row(folder, model)
+    row, state = trained(folder, model)
     if target.exists():
         raise DataError(f"{target} exists: give a folder that does not")
-    state = state_of(folder, model)
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
@@ -53,7 +53,10 @@ def export(folder: ExperimentFolder, model: str, destination: str | os.PathLike[
         card["weights_sha256"] = digest_bytes((scratch / WEIGHTS).read_bytes())
         (scratch / CARD).write_text(json.dumps({**card, "digest": digest(card)}, indent=2) + "\n")
         scratch.chmod(0o755)
+        for path in (scratch / WEIGHTS, scratch / CARD, scratch):
+            sync(path)
         scratch.rename(target)
+        sync(target.parent)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
@@ -92,35 +95,34 @@ def load_state(folder: ExperimentFolder, model: str, spec: ExperimentSpec) -> An
     from cerebro.training.randomness import preserved_generators
     from cerebro.training.state import read_tensors
 
-    row = trained_row(folder, model)
-    tensors = read_tensors(memoryview(state_of(folder, model)))
+    row, state = trained(folder, model)
+    tensors = read_tensors(memoryview(state))
     weights = {name.removeprefix("module/"): t for name, t in tensors.items() if name.startswith("module/")}
     with preserved_generators():
         return put_weights(spec.build(row["config"]).module, weights)
 
 
-def trained_row(folder: ExperimentFolder, model: str) -> dict[str, Any]:
-    """The leaderboard's row of a model that has been trained.
+def trained(folder: ExperimentFolder, model: str) -> tuple[dict[str, Any], bytes]:
+    """The leaderboard's row of a model that has been trained, and the state that it speaks of, verified.
 
     Raises:
-        StoreError: no such model, or it was not trained.
+        StoreError: no such model, it was not trained, or its state is missing or damaged.
     """
+    before = None
+    while True:
+        row = _trained_row(folder, model)
+        try:
+            return row, folder.checkpoints.read(row["state_digest"])
+        except StoreError:
+            if row["state_digest"] == before:
+                raise
+            before = row["state_digest"]  # a run that is alive may have put a newer one in its place
+
+
+def _trained_row(folder: ExperimentFolder, model: str) -> dict[str, Any]:
     with closing(folder.reader()) as reader:
         reader.check_model(model)
         row = next(row for row in leaderboard(reader) if row["model"] == model)
     if row["state_digest"] is None:
         raise StoreError(f"model {model!r} of {folder.path.name!r} is {row['status']} and was not trained yet")
     return row
-
-
-def state_of(folder: ExperimentFolder, model: str) -> bytes:
-    """The last durable state of a model, verified.
-
-    Raises:
-        StoreError: there is none, or it is damaged.
-    """
-    with closing(folder.reader()) as reader:
-        checkpoint = reader.last_checkpoints().get(model)
-    if checkpoint is None:
-        raise StoreError(f"model {model!r} of {folder.path.name!r} has no durable state yet: run the experiment")
-    return folder.checkpoints.read(checkpoint["state_digest"])

@@ -104,6 +104,7 @@ class Run:
             return self._with_catalog(catalog, _Ready(engine, opened_at, profiler, report, fingerprint))
 
     def _with_catalog(self, catalog: Catalog, ready: "_Ready") -> Ending:
+        self._forget_carried_out(catalog)
         past = resume(catalog, self._finish(), self.folder.checkpoints)
         self.folder.checkpoints.collect({row["state_digest"] for row in catalog.rows("checkpoints")})
         self._note_pilot(catalog, ready.report)
@@ -116,12 +117,21 @@ class Run:
         try:
             with closing(recorder), self._console():
                 complete = self._executed(catalog, ready, course, recorder, (steps, work))
-            ending = ending_of(complete, course, meter)  # only now is all of it durable
-        finally:
-            self.display.end(ending.status)
+            reached = ending_of(complete, course, meter)  # only now is all of it durable
+            _note_end(catalog, reached, number, meter)
+            ending = reached
+        except BaseException:
             with suppress(StoreError):  # what ended the run is to be told, not that this too could not be written
                 _note_end(catalog, ending, number, meter)
+            raise
+        finally:
+            self.display.end(ending.status)
         return ending
+
+    def _forget_carried_out(self, catalog: Catalog) -> None:
+        """Take from the inbox what a driver that died then had carried out, and noted, before."""
+        inbox = Inbox(self.folder.path)
+        inbox.remove({order for order, _ in inbox.pending() if catalog.has_command(order)})
 
     def _meter(self, catalog: Catalog) -> Meter:
         finish, workers = self._finish(), self.means.workers

@@ -6,7 +6,7 @@ from cerebro.errors import DataError
 from cerebro.messages import Unit
 from cerebro.plan.program import Program
 from cerebro.session.declaration import declare
-from cerebro.session.export import state_of
+from cerebro.session.export import trained
 from cerebro.session.members import members_in
 from cerebro.spec.experiment import ExperimentSpec
 from cerebro.storage.catalog import Catalog
@@ -32,7 +32,8 @@ def sealed_metrics(folder: ExperimentFolder, model: str, spec: ExperimentSpec) -
         raise DataError(
             f"{declaration.dataset.path} has no test split: ingest it with one, such as --split 0.7,0.15,0.15"
         )
-    state = memoryview(state_of(folder, model))
+    _, content = trained(folder, model)
+    state = memoryview(content)
     program = Program(
         spec.build, declaration.dataset.path, spec.seed, members, independent=spec.independent, device=device
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cerebro.commands import Clone, Command
-from cerebro.control.orders import Order, parse_order
+from cerebro.control.orders import parse_order
 from cerebro.control.steering import Steering
 from cerebro.errors import SpecError, StoreError
 from cerebro.execution.engine import BytesHandle
@@ -79,8 +79,8 @@ class RunSteering:
         if events:
             rulings += self.steering.advance()
         steps = [self._step(ruling) for ruling in rulings]
-        for order in self._orders():
-            steps += self._obey(order)
+        for name, text in self._orders():
+            steps += self._obey(name, text)
         return steps
 
     def left_text(self) -> str:
@@ -120,18 +120,17 @@ class RunSteering:
             return []
         return self.steering.offer(unit.model, unit.epoch, self._train_values.pop(unit.model, None))
 
-    def _orders(self) -> list[Order]:
-        found = list[Order]()
-        for name, text in Inbox(self.folder.path).pending():
-            if name not in self.obeyed:
-                try:
-                    found.append(parse_order(text))
-                except SpecError:  # it was checked before it was put there: the file is damaged
-                    self.obeyed.add(name)
-        return found
+    def _orders(self) -> list[tuple[str, str]]:
+        """What people have asked for and nobody has looked at: the id and the text of each order."""
+        return [(name, text) for name, text in Inbox(self.folder.path).pending() if name not in self.obeyed]
 
-    def _obey(self, order: Order) -> list[Step]:
-        self.obeyed.add(order.id)
+    def _obey(self, name: str, text: str) -> list[Step]:
+        self.obeyed.add(name)
+        try:
+            order = parse_order(text)
+        except SpecError as error:  # it was checked before it was put there: the file is damaged
+            why = {"reason": f"the order is damaged, give it again: {error}"}
+            return [Step(Ruling("refused", "engine", why=why, order=name, told=self.steering.told))]
         ancestor = None
         try:
             check_models(order.command, self.configs)

@@ -4,6 +4,7 @@ A file is complete or absent: it is written under a temporary name in the same f
 digest; then the folder is synced. What is read is hashed again, so that a damaged file is never taken for a state.
 """
 
+import contextlib
 import errno
 import os
 from collections.abc import Collection, Mapping
@@ -16,6 +17,8 @@ from cerebro.storage.writing import writing
 
 _SUFFIX = ".state"
 _TEMPORARY = ".tmp-"
+_DAMAGE = (errno.EIO, getattr(errno, "EUCLEAN", errno.EIO), errno.EBADMSG)
+"""What a disk, or the file system on it, says of a file that it has lost."""
 
 
 class Checkpoints:
@@ -43,24 +46,14 @@ class Checkpoints:
         if not states:
             return
         with writing(self.folder):
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self.folder)
         for state_digest, state in states.items():
-            with writing(self.path(state_digest), len(state)):
-                self._place(state, state_digest)
+            path = self.path(state_digest)
+            with writing(path, len(state)):
+                _place(path, state)
         with writing(self.folder):
             sync_folder(self.folder)
         crash_point("checkpoint-folder-synced")
-
-    def _place(self, state: memoryview, state_digest: str) -> None:
-        temporary = self.folder / f"{_TEMPORARY}{os.getpid()}-{state_digest}"
-        crash_point("checkpoint-begun")
-        try:
-            _write_synced(temporary, state)
-            temporary.rename(self.path(state_digest))
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        crash_point("checkpoint-renamed")
 
     def read(self, state_digest: str) -> bytes:
         """The state with this digest.
@@ -73,6 +66,10 @@ class Checkpoints:
             state = path.read_bytes()
         except FileNotFoundError:
             raise StoreError(f"{path} is missing: its model has to be trained again from an older state") from None
+        except OSError as error:
+            if error.errno not in _DAMAGE:
+                raise
+            raise StoreError(f"{path} is damaged: the disk cannot read it ({error.strerror})") from error
         found = digest_bytes(state)
         if found != state_digest:
             raise StoreError(f"{path} is damaged: expected sha256 {state_digest}, found {found}")
@@ -80,8 +77,9 @@ class Checkpoints:
 
     def remove(self, state_digest: str) -> None:
         """Delete the state with this digest, if it is there."""
-        with writing(self.path(state_digest)):
-            self.path(state_digest).unlink(missing_ok=True)
+        path = self.path(state_digest)
+        with writing(path):
+            path.unlink(missing_ok=True)
 
     def digests(self) -> set[str]:
         """The digests of all states that are here."""
@@ -105,6 +103,16 @@ class Checkpoints:
                     path.unlink(missing_ok=True)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a private folder if it is not there, and those above it, so that a power cut cannot take one away."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    sync_folder(folder.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -116,6 +124,19 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def _place(path: Path, state: memoryview) -> None:
+    """Put a file in its place, whole; its name is durable when the folder is."""
+    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.stem}")
+    crash_point("checkpoint-begun")
+    try:
+        _write_synced(temporary, state)
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    crash_point("checkpoint-renamed")
 
 
 def _write_synced(path: Path, content: memoryview) -> None:

@@ -1,7 +1,7 @@
 """Named places on the way to durability at which a test can let the process die.
 
 With `CEREBRO_CRASH_AT=NAME` in the environment the process that comes to `crash_point(NAME)` is killed as by
-`kill -9`; with `NAME:3` the third time it comes there. Without the variable a crash point is one look-up.
+`kill -9`; with `NAME:3` the third time it comes there. A process looks at the variable once, at its first crash point.
 """
 
 import functools
@@ -31,7 +31,7 @@ NAMES = (
 
 def crash_point(name: str) -> None:
     """Die here, if the environment says so."""
-    wanted = os.environ.get(VARIABLE)
+    wanted = _wanted()
     if wanted is None:
         return
     assert name in NAMES, name
@@ -42,6 +42,11 @@ def crash_point(name: str) -> None:
     visits[name] += 1
     if visits[name] == int(count or 1):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+@functools.cache
+def _wanted() -> str | None:
+    return os.environ.get(VARIABLE)
 
 
 @functools.cache

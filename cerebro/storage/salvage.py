@@ -13,6 +13,7 @@ from typing import Any
 from cerebro.errors import StoreError
 from cerebro.ids import canonical_json, model_id
 from cerebro.storage.catalog import FILE, GENESIS, Catalog, event_hash
+from cerebro.storage.checkpoints import sync_folder
 from cerebro.storage.schema import expected_statements, table_statements
 from cerebro.storage.seals import PARTS, Seal, broken_seals
 
@@ -71,6 +72,7 @@ def replace_catalog(folder: Path, salvaged: Salvaged) -> None:
         (folder / f"{FILE}-wal").replace(folder / f"{DAMAGED}-wal")
     (folder / f"{FILE}-shm").unlink(missing_ok=True)
     (scratch / FILE).replace(folder / FILE)
+    sync_folder(folder)
     scratch.rmdir()
 
 

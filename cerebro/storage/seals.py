@@ -20,6 +20,7 @@ PARTS = ("experiments", "declarations", "models", "units", "metrics", "checkpoin
 _OF_MODELS = frozenset({"models", "units", "metrics", "checkpoints"})
 _MODULUS = 1 << 256
 _EMPTY = "0" * 64
+_TEXT = json.JSONEncoder(default=bytes.hex)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +94,7 @@ def _swap(total: str, part: str, *values: Any) -> str:
 
 
 def _digest(part: str, values: Sequence[Any]) -> int:
-    text = json.dumps([part, *(value.hex() if isinstance(value, bytes) else value for value in values)])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest())
+    return int.from_bytes(hashlib.sha256(_TEXT.encode([part, *values]).encode()).digest())
 
 
 def _triggers(part: str, columns: Sequence[str]) -> Iterator[str]:

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -13,12 +14,14 @@ from typing import Any
 from cerebro.errors import StoreError
 from cerebro.ids import check_name, digest
 from cerebro.storage.catalog import FILE, Catalog, CatalogReader
-from cerebro.storage.checkpoints import Checkpoints, sync_folder
+from cerebro.storage.checkpoints import Checkpoints, make_folder, sync_folder
 from cerebro.storage.crash_points import crash_point
 from cerebro.storage.writing import writing
 
 DEFAULT = "cerebro.d"
 VARIABLE = "CEREBRO_STORE"
+
+_TRIES_MAX, _TRY_SECONDS = 1_000, 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +85,9 @@ class ExperimentFolder:
         except OSError:
             return None
         try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return os.pread(lock, 32, 0).decode().strip() or "unknown"
+            return None if _locks(lock, fcntl.LOCK_SH) else os.pread(lock, 32, 0).decode().strip() or "unknown"
         finally:
             os.close(lock)
-        return None
 
     def _taken_lock(self) -> int:
         while True:
@@ -106,7 +106,7 @@ class ExperimentFolder:
     def _opened_lock(self) -> int | None:
         """The lock file, made if it is not there; None if another process has just removed the empty folder."""
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self.path)
             return os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except FileNotFoundError:
             return None
@@ -129,14 +129,18 @@ class ExperimentFolder:
                 self.path.parent.rmdir()
 
     def _take(self, lock: int) -> None:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(lock, 32, 0).decode().strip() or "unknown"
-            raise StoreError(
-                f"experiment {self.path.name!r} is being run by process {holder}: "
-                "watch it with `cerebro top`, or stop that process first"
-            ) from None
+        tries = 1
+        while not _locks(lock, fcntl.LOCK_EX):
+            # Who asks whether the experiment is held shares the lock for a moment; a holder shares it with nobody.
+            if tries == _TRIES_MAX or not _locks(lock, fcntl.LOCK_SH):
+                holder = os.pread(lock, 32, 0).decode().strip() or "unknown"
+                raise StoreError(
+                    f"experiment {self.path.name!r} is being run by process {holder}: "
+                    "watch it with `cerebro top`, or stop that process first"
+                )
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            time.sleep(_TRY_SECONDS)
+            tries += 1
         with suppress(OSError):  # on a full disk the holder stays unknown
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
@@ -207,6 +211,15 @@ class Store:
 
     def _pilot(self, key: Mapping[str, Any]) -> Path:
         return self.root / ".pilots" / f"{digest(key)[:32]}.json"
+
+
+def _locks(lock: int, how: int) -> bool:
+    """Whether the lock can be had at once, shared or alone."""
+    try:
+        fcntl.flock(lock, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _unknown(path: Path) -> str:

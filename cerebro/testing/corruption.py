@@ -20,7 +20,7 @@ from cerebro.messages import Event, UnitFinished
 from cerebro.session.display import Silent
 from cerebro.session.examination import examine
 from cerebro.session.experiment import Experiment, make_engine
-from cerebro.session.export import load, state_of
+from cerebro.session.export import load, trained
 from cerebro.session.repair import repair
 from cerebro.session.run import Run
 from cerebro.storage.dataset import open_dataset
@@ -149,7 +149,7 @@ class Specimen:
 
     def _states(self, said: list[str]) -> str:
         for model, row in self.board.items():
-            if digest_bytes(state_of(self._folder, model)) != row["state_digest"]:
+            if digest_bytes(trained(self._folder, model)[1]) != row["state_digest"]:
                 return f"another state of {model}"
         return ""
 

@@ -44,6 +44,7 @@ def main(file: str, workers: int, descriptor: int) -> None:
     trace = Trace(descriptor)
     session.make_display = lambda progress: trace
     trace.write("Started")
+    session.load_ahead()
     try:
         load_experiment(Path(file)).fit(workers=workers)
     except CerebroError as error:

@@ -1,13 +1,15 @@
 """Causes of death are told apart."""
 
 import errno
+import os
 import signal
 
 import pytest
 import torch
 
 from cerebro.engines.deaths import OomKills, _counter_file, cause_of_death, is_out_of_memory
-from cerebro.engines.local import LocalEngine
+from cerebro.engines.forkserver import ForkServer, shared_fork_server
+from cerebro.engines.local import LocalEngine, _forked
 from cerebro.errors import EngineError
 from cerebro.plan.program import Program
 from cerebro.training import transport
@@ -84,3 +86,15 @@ def test_shared_memory_that_cannot_be_had_is_known_when_the_engine_opens(name, n
     with pytest.raises(EngineError, match="shared memory"):
         engine.open(Program(dict, shards, 0), 2, lambda model: None)
     engine.close()
+
+
+def test_a_fork_server_that_dies_as_it_is_asked_for_a_worker_is_replaced(monkeypatch):
+    dying, alive = shared_fork_server(), ForkServer.alive
+    os.kill(dying._process.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, dying._process.pid, os.WEXITED | os.WNOWAIT)
+    looks = iter([True])  # it lived when it was last looked at
+    monkeypatch.setattr(ForkServer, "alive", property(lambda server: next(looks, False) or alive.fget(server)))
+    server, _, channel = _forked()
+    channel.close()
+    assert server is not dying
+    assert server.alive

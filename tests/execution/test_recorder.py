@@ -1,5 +1,6 @@
 """What the recorder makes of events: the same rows whether they are written one by one or together."""
 
+import threading
 from contextlib import closing
 
 import pytest
@@ -99,3 +100,26 @@ def test_a_models_row_says_where_it_ended(tmp_path):
         ("train", "accuracy"), ("train", "loss"), ("valid", "accuracy"), ("valid", "loss"),
     ]  # fmt: skip
     assert [kind for kind, _ in logged] == ["worker joined", "model diverged", "worker lost", "model finished"]
+
+
+def test_room_for_finished_units_is_made_of_those_that_are_durable(tmp_path, monkeypatch):
+    Catalog.create(tmp_path, EXPERIMENT, MEMBERS)
+    durable, write_all, may_write = list[str](), Checkpoints.write_all, threading.Event()
+
+    def slow(checkpoints, states):
+        may_write.wait()
+        write_all(checkpoints, states)
+        durable.extend(states)
+
+    monkeypatch.setattr(Checkpoints, "write_all", slow)
+    with closing(Catalog(tmp_path)) as catalog:
+        recorder = Recorder(catalog, Checkpoints(tmp_path / "states"), LINEAGE, FINISH, Origin(1, 0.0), {}, 2)
+        for event, state in (ended("m001", "train", 0), ended("m002", "train", 0)):
+            recorder.make_room(1)  # there is room for two: nothing waits
+            recorder.record(event, state)
+        threading.Timer(0.05, may_write.set).start()
+        recorder.make_room(1)
+        assert digest_bytes(b"m001 0") in durable
+        recorder.make_room(5)  # more than there ever is: none waits then
+        assert durable == [digest_bytes(b"m001 0"), digest_bytes(b"m002 0")]
+        recorder.close()

@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+import threading
 from contextlib import closing
 from random import Random
 
@@ -123,3 +124,20 @@ def test_a_disk_that_fails_is_not_called_damage(tmp_path):
     assert str(unreadable(tmp_path / FILE, refused)).startswith("cannot write ")
     refused.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
     assert "is damaged" in str(unreadable(tmp_path / FILE, refused))
+
+
+def test_transactions_of_two_threads_do_not_mix(catalog):
+    """An interrupted run notes its end while its last rows are being written."""
+    other = threading.Thread(target=add_event_in_a_transaction, args=(catalog, "second"))
+    with catalog.transaction():
+        catalog.add_event("engine", "first", {})
+        other.start()
+        other.join(0.05)  # in vain: it waits for this one
+        catalog.add_event("engine", "first", {})
+    other.join()
+    assert [event["kind"] for event in catalog.events()] == ["first", "first", "second"]
+
+
+def add_event_in_a_transaction(catalog, kind):
+    with catalog.transaction():
+        catalog.add_event("engine", kind, {})

@@ -12,7 +12,7 @@ import pytest
 
 import cerebro
 from cerebro.storage import inbox as module
-from cerebro.storage.inbox import Inbox
+from cerebro.storage.inbox import DAMAGED, Inbox
 
 DIES = """
 import os, pathlib, signal, sys
@@ -99,10 +99,28 @@ def test_what_is_not_of_the_inbox_is_left_alone(tmp_path):
     assert inbox.pending() == [("id", "text")]
 
 
-def test_text_that_is_not_utf8_is_given_to_who_parses_it(tmp_path):
-    Inbox(tmp_path).put("id", "text")
-    (tmp_path / "inbox" / "000000000001-id.json").write_bytes(b"\xff{}")
-    assert Inbox(tmp_path).pending() == [("id", "\ufffd{}")]
+def test_no_bit_of_what_waits_can_change_unseen(tmp_path):
+    Inbox(tmp_path).put("id", '{"until": 3}')
+    file = tmp_path / "inbox" / "000000000001-id.json"
+    content = file.read_bytes()
+    for bit in range(8 * len(content)):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(changed)
+        ((_, text),) = Inbox(tmp_path).pending()
+        assert text.startswith(DAMAGED)
+    file.write_bytes(content[:-1])
+    assert Inbox(tmp_path).pending()[0][1].startswith(DAMAGED)
+
+
+def test_what_could_not_be_made_durable_is_not_carried_out_later(tmp_path, monkeypatch):
+    def full(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "sync_folder", full)
+    with pytest.raises(cerebro.StoreError, match="No space left on device"):
+        Inbox(tmp_path).put("id", "told to have failed")
+    assert Inbox(tmp_path).pending() == []
 
 
 def test_an_id_that_is_a_path_is_refused(tmp_path):
