@@ -11,7 +11,7 @@ from cerebro.messages import Event, Launch, Unit
 from cerebro.plan.workload import Workload
 from cerebro.session import experiment as session
 from cerebro.session.declaration import Declaration
-from cerebro.session.display import Configs, Silent
+from cerebro.session.display import BudgetText, Configs, Silent
 from cerebro.session.source import load_experiment
 from cerebro.storage.catalog import CatalogReader
 from cerebro.storage.crash_points import VARIABLE as CRASH
@@ -29,7 +29,9 @@ class Trace(Silent):
         name = f"{unit.model} {unit.kind} {unit.epoch} {unit.position}" if unit is not None else "-"
         os.write(self.descriptor, f"{what}\t{name}\t{worker}\t{time.monotonic()}\n".encode())
 
-    def begin(self, declaration: Declaration, configs: Configs, workload: Workload, reader: CatalogReader) -> None:
+    def begin(
+        self, declaration: Declaration, configs: Configs, workload: Workload, reader: CatalogReader, budget: BudgetText
+    ) -> None:
         self.write("Begun")
 
     def launched(self, launch: Launch) -> None:
