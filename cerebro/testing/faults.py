@@ -53,6 +53,7 @@ class Line:
 
     what: str
     unit: str
+    """Of what is `Ruled`, the id of the order that was carried out."""
     worker: int
     seconds: float
 
