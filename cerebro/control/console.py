@@ -4,6 +4,7 @@ Only who may enter the folder reaches it, and it is the user's own (0600). An or
 answered; the run takes it from there.
 """
 
+import importlib
 import os
 import selectors
 import socket
@@ -73,6 +74,7 @@ class Console:
         self._stopped.close()
 
     def _serve(self) -> None:
+        importlib.import_module("cerebro.control.forms")  # slow to load: not when the first order waits for its answer
         while self._is_ready(self._listener, None):
             try:
                 connection, _ = self._listener.accept()

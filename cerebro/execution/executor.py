@@ -116,8 +116,9 @@ class Executor:
         """
         for unit, partials in earlier:
             self._remember(unit, partials)
+        if drained := interrupted():
+            self._scheduler.handle(Drain("interrupted"))
         self._handle(list(joined), begun)
-        drained = False
         while not self._is_over(drained):
             if not drained and interrupted():
                 drained = True

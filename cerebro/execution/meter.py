@@ -77,6 +77,10 @@ class Meter:
         """What all runs of the experiment have spent so far."""
         return self._earlier.plus(self.this_run())
 
+    def progress(self) -> str:
+        """How much is spent of each limit, as one text; nothing without a budget."""
+        return self._budget.progress(self.spent()) if self._budget else ""
+
     def exhausted(self) -> str | None:
         """The first limit that is reached; None: go on."""
         return self._budget.over(self.spent()) if self._budget else None

@@ -20,8 +20,6 @@ class Ancestor:
     """The epoch of the clone's first unit, from 1."""
     train_shards: tuple[int, ...] = ()
     """The train shards that were visited in that epoch, in order."""
-    valid_visits: int = 0
-    """The number of valid shards that were visited in that epoch."""
     measuring: bool = False
     """Whether all train shards were visited, and only valid ones are left in that epoch."""
 

@@ -6,6 +6,7 @@ Everything goes to stderr, so that stdout stays for machines.
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -16,7 +17,7 @@ from cerebro.messages import Event, Launch, Ruling
 from cerebro.plan.workload import Chain, Workload
 from cerebro.quantities import count_text, seconds_text
 from cerebro.report.leaderboard import column_title
-from cerebro.report.render import ROWS, best_text, render, totals_text
+from cerebro.report.render import ROWS, best_text, budget_text, render, totals_text
 from cerebro.report.snapshot import ModelProgress, Snapshot, WorkerProgress
 from cerebro.report.tracking import Goal, Tracking, Values, nominal_seconds
 from cerebro.report.wording import clean, config_text, number_text
@@ -26,7 +27,7 @@ __all__ = ["LiveDisplay", "ModelProgress", "Snapshot", "WorkerProgress", "render
 
 REDRAW_SECONDS = 0.25
 LINE_SECONDS = 10.0
-_LINES_AROUND = 6
+_LINES_AROUND = 7
 """Lines of the display that are not models."""
 
 
@@ -58,18 +59,20 @@ class LiveDisplay:
         workload: Workload,
         done_values: Mapping[str, Values] | None = None,
         statuses: Mapping[str, str] | None = None,
+        budget: Callable[[], str] = str,
     ) -> None:
         """Start to show.
 
         `done_values` gives the metrics known from before by model, as in the rows of the leaderboard; `statuses` the
         status of models that have ended: a model without a chain is taken to be finished otherwise.
+        `budget` says how much of it is spent by now, such as `12 of 60 min, 20 %`.
         """
         now = self._clock()
         goal = Goal(name, metric, mode, configs, workload)
         self._progress = Tracking(goal, now, done_values, statuses)
-        self._shown_at = now
+        self._shown_at, self._budget = now, budget
         if not self.draws:
-            self._line(_opening(self._progress.snapshot(now), workload))
+            self._line(_opening(self._snapshot(now), workload))
             return
         # Output of the program itself is kept out of the way of the table where both go to one terminal.
         self._live = Live(
@@ -105,19 +108,20 @@ class LiveDisplay:
                 self._draw(now)
         elif self._changed and now - self._shown_at >= LINE_SECONDS:
             self._shown_at, self._changed = now, False
-            snapshot = self._progress.snapshot(now)
-            self._line(" · ".join(part for part in (totals_text(snapshot), best_text(snapshot)) if part))
+            snapshot = self._snapshot(now)
+            parts = totals_text(snapshot), budget_text(snapshot), best_text(snapshot)
+            self._line(" · ".join(part for part in parts if part))
 
     def end(self, status: str) -> None:
         """Show the last state and give the terminal back."""
         if self._progress is None:
             return
-        now, progress = self._clock(), self._progress
+        now = self._clock()
         if self._live is not None:
             self._draw(now, status)
             self._live.stop()
         else:
-            self._line(_closing(progress.snapshot(now, status)))
+            self._line(_closing(self._snapshot(now, status)))
         self._progress = self._live = None
 
     def _ended(self, model: str | None) -> None:
@@ -127,11 +131,14 @@ class LiveDisplay:
             self._line(_model_line(self._progress, model))
 
     def _draw(self, now: float, status: str = "running") -> None:
-        assert self._progress is not None
         assert self._live is not None
         self._shown_at, self._changed = now, False
         rows = max(3, min(ROWS, self._console.height - _LINES_AROUND))
-        self._live.update(render(self._progress.snapshot(now, status), rows), refresh=True)
+        self._live.update(render(self._snapshot(now, status), rows), refresh=True)
+
+    def _snapshot(self, now: float, status: str = "running") -> Snapshot:
+        assert self._progress is not None
+        return replace(self._progress.snapshot(now, status), budget=self._budget())
 
     def _line(self, text: str) -> None:
         self._console.print(Text(text), soft_wrap=True, highlight=False)
@@ -150,8 +157,7 @@ def _opening(snapshot: Snapshot, workload: Workload) -> str:
 def _closing(snapshot: Snapshot) -> str:
     text = f"{snapshot.name}: {snapshot.status} after {seconds_text(max(0.0, snapshot.elapsed_seconds))}"
     text += f", {count_text(snapshot.units_done, 'unit')}"
-    best = best_text(snapshot)
-    return f"{text}, {best}" if best else text
+    return ", ".join(part for part in (text, best_text(snapshot), budget_text(snapshot)) if part)
 
 
 def _model_line(progress: Tracking, model: str) -> str:

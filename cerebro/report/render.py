@@ -21,9 +21,12 @@ _STYLES = {"training": "cyan", "finished": "green", "failed": "red", "diverged":
 
 
 def render(snapshot: Snapshot, rows: int = ROWS) -> RenderableType:
-    """The experiment in one screen: a line of totals, at most `rows` models, and what the workers do."""
+    """The experiment in one screen: totals, what is spent, at most `rows` models, and what the workers do."""
     shown = chosen(snapshot, rows)
-    parts: list[RenderableType] = [_heading(snapshot), _models(snapshot, shown)]
+    parts: list[RenderableType] = [_heading(snapshot)]
+    if snapshot.budget:
+        parts.append(Text(budget_text(snapshot), style="dim"))
+    parts.append(_models(snapshot, shown))
     rest = _rest(snapshot, shown)
     if rest:
         parts.append(Text(rest, style="dim"))
@@ -83,6 +86,11 @@ def totals_text(snapshot: Snapshot) -> str:
     if snapshot.status == "running" and snapshot.eta_seconds is not None:
         parts.append(f"about {seconds_text(snapshot.eta_seconds)} to go")
     return " · ".join(parts)
+
+
+def budget_text(snapshot: Snapshot) -> str:
+    """`budget 12 of 60 min, 20 %`, or nothing where there is none."""
+    return f"budget {snapshot.budget}" if snapshot.budget else ""
 
 
 def best_text(snapshot: Snapshot) -> str:

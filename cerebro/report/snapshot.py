@@ -64,6 +64,8 @@ class Snapshot:
     epochs: int
     models: tuple[ModelProgress, ...] = ()
     workers: tuple[WorkerProgress, ...] = ()
+    budget: str = ""
+    """How much of it is spent, such as `12 of 60 min, 20 %`; nothing where there is none."""
 
 
 def eta(remaining: Mapping[str, float], workers: int, ratio: float) -> float:

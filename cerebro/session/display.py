@@ -1,6 +1,6 @@
 """Who shows a run to a person: the live display, or nobody."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from cerebro.execution.executor import Step, Watch
@@ -13,12 +13,16 @@ from cerebro.storage.catalog import CatalogReader
 
 Configs = Mapping[str, Mapping[str, Any]]
 """The config of each model, by id."""
+BudgetText = Callable[[], str]
+"""Says how much of the budget is spent by now; nothing where there is none."""
 
 
 class Display(Watch, Protocol):
     """Shows a run from its beginning to its end."""
 
-    def begin(self, declaration: Declaration, configs: Configs, workload: Workload, reader: CatalogReader) -> None: ...
+    def begin(
+        self, declaration: Declaration, configs: Configs, workload: Workload, reader: CatalogReader, budget: BudgetText
+    ) -> None: ...
 
     def end(self, status: str) -> None: ...
 
@@ -26,7 +30,9 @@ class Display(Watch, Protocol):
 class Silent:
     """Shows nothing."""
 
-    def begin(self, declaration: Declaration, configs: Configs, workload: Workload, reader: CatalogReader) -> None: ...
+    def begin(
+        self, declaration: Declaration, configs: Configs, workload: Workload, reader: CatalogReader, budget: BudgetText
+    ) -> None: ...
 
     def launched(self, launch: Launch) -> None: ...
 
@@ -51,7 +57,9 @@ class Shown(Silent):
         self.launched, self.happened = self._live.launched, self._live.happened
         self.tick, self.end = self._live.tick, self._live.end
 
-    def begin(self, declaration: Declaration, configs: Configs, workload: Workload, reader: CatalogReader) -> None:
+    def begin(
+        self, declaration: Declaration, configs: Configs, workload: Workload, reader: CatalogReader, budget: BudgetText
+    ) -> None:
         rows = leaderboard(reader)
         self._live.begin(
             declaration.spec.name,
@@ -61,6 +69,7 @@ class Shown(Silent):
             workload,
             {row["model"]: row["metrics"] for row in rows},
             {row["model"]: row["status"] for row in rows},
+            budget,
         )
 
 

@@ -158,7 +158,7 @@ class Run:
             catalog.set_experiment(plan=canonical_json(plan_record(physical, work.profiles)))
         scheduler = Scheduler(physical.hop.workload, policy)
         executor = Executor(scheduler, ready.engine, recorder, self.display, steering=course)
-        self.display.begin(self.declaration, course.configs, physical.hop.workload, catalog)
+        self.display.begin(self.declaration, course.configs, physical.hop.workload, catalog, course.meter.progress)
         with interruptible() as pressed, quick_turns():
 
             def interrupted() -> bool:

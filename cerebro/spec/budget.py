@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from cerebro.errors import SpecError
-from cerebro.quantities import dollars_text, parse_span, span_text, spent_text
+from cerebro.quantities import count_text, dollars_text, parse_span, span_text, spent_text
 
 HOUR_SECONDS = 3600.0
 _EXAMPLE = "Budget(time='2h', epochs=40)"
@@ -135,6 +135,22 @@ class Budget:
             return f"kwh: {spent.kwh:.3g} of {self.kwh:g}{estimated}"
         return None
 
+    def progress(self, spent: Spent) -> str:
+        """How much is spent of each limit: `12 of 60 min, 20 % · 9 of 40 epochs, 22 %`; nothing where there is none."""
+        dollars = self.dollars_of(spent.worker_seconds) if spent.dollars is None else spent.dollars
+        parts = list[str]()
+        if self.seconds is not None:
+            parts.append(_of_time(spent.seconds, self.seconds))
+        if self.epochs is not None:
+            parts.append(_of(spent.epochs, self.epochs, f"{spent.epochs:.4g} of {self.epochs:g} epochs"))
+        if self.models is not None:
+            parts.append(_of(spent.models, self.models, f"{spent.models} of {count_text(self.models, 'model')}"))
+        if self.dollars is not None and dollars is not None:
+            parts.append(_of(dollars, self.dollars, f"{dollars_text(dollars)} of ${self.dollars:g}"))
+        if self.kwh is not None and spent.kwh is not None:
+            parts.append(_of(spent.kwh, self.kwh, f"{spent.kwh:.2g} of {self.kwh:g} kWh"))
+        return " · ".join(parts)
+
     def dollars_of(self, worker_seconds: float) -> float | None:
         """What so many seconds of workers cost; None without a price."""
         return None if self.price is None else worker_seconds / HOUR_SECONDS * self.price
@@ -173,6 +189,18 @@ def as_budget(budget: Budget | str | None) -> Budget | None:
     if isinstance(budget, str):
         return parse_budget(budget)
     raise SpecError(f"budget: {budget!r} is not a budget; give for example {_EXAMPLE} or 'time=2h,epochs=40'")
+
+
+def _of_time(spent: float, limit: float) -> str:
+    """Both in the unit in which the limit is a number that people grasp."""
+    unit, seconds, digits = next(
+        each for each in (("s", 1, 0), ("min", 60, 0), ("h", 3600, 1)) if limit / each[1] <= 120 or each[0] == "h"
+    )
+    return _of(spent, limit, f"{round(spent / seconds, digits):g} of {round(limit / seconds, 1):g} {unit}")
+
+
+def _of(spent: float, limit: float, text: str) -> str:
+    return f"{text}, {math.floor(100 * spent / limit + _ROUNDING)} %"
 
 
 def _sum_known(one: float | None, other: float | None) -> float | None:

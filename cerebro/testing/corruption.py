@@ -165,7 +165,7 @@ class _CopyInTheMiddle(Silent):
     def __init__(self, live: Path, kept: Path) -> None:
         self._live, self._kept, self._seen, self._half = live, kept, 0, 0
 
-    def begin(self, declaration: Any, configs: Any, workload: Any, reader: Any) -> None:
+    def begin(self, declaration: Any, configs: Any, workload: Any, reader: Any, budget: Any) -> None:
         chains = workload.chains
         self._half = (
             sum(len(chain.train_seconds) + len(chain.valid_seconds) for chain in chains) * declaration.spec.epochs // 2

@@ -26,6 +26,7 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
+from cerebro.ids import canonical_json
 from cerebro.storage.store import VARIABLE, Store
 from cerebro.testing.traced import main_inline
 
@@ -52,6 +53,7 @@ class Line:
 
     what: str
     unit: str
+    """Of what is `Ruled`, the id of the order that was carried out."""
     worker: int
     seconds: float
 
@@ -152,6 +154,16 @@ def digests(store: Path, name: str) -> dict[str, tuple[str, str | None]]:
     """The status and the digest of the state of each model."""
     with closing(Store(store).experiment(name).reader()) as reader:
         return {row["model"]: (row["status"], row["state_digest"]) for row in reader.models()}
+
+
+def decisions(store: Path, name: str) -> list[str]:
+    """Everything that was decided, by whom and from what, as sorted lines of JSON.
+
+    When a decision came into the log, or that a model was seen to have come to its end, is a matter of moments.
+    """
+    with closing(Store(store).experiment(name).reader()) as reader:
+        found = [event for event in reader.events() if "told" in event["body"] and event["kind"] != "model finished"]
+    return sorted(canonical_json([event["actor"], event["kind"], event["body"]]) for event in found)
 
 
 def leftovers(store: Path, name: str) -> list[str]:

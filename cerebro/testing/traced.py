@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cerebro.errors import CerebroError
+from cerebro.execution.executor import Step
 from cerebro.messages import Event, Launch, Unit
 from cerebro.plan.workload import Workload
 from cerebro.session import experiment as session
 from cerebro.session.declaration import Declaration
-from cerebro.session.display import Configs, Silent
+from cerebro.session.display import BudgetText, Configs, Silent
 from cerebro.session.source import load_experiment
 from cerebro.storage.catalog import CatalogReader
 from cerebro.storage.crash_points import VARIABLE as CRASH
@@ -20,16 +21,21 @@ from cerebro.storage.store import VARIABLE as STORE
 
 @dataclass
 class Trace(Silent):
-    """Writes a line for each launch and each event; a line is written whole, or not at all."""
+    """Writes a line for each launch, each event, and each order that was carried out.
+
+    A line is written whole, or not at all.
+    """
 
     descriptor: int
 
-    def write(self, what: str, unit: Unit | None = None, worker: int = -1) -> None:
-        """`what`, unit, worker and monotonic seconds, with tabs between."""
-        name = f"{unit.model} {unit.kind} {unit.epoch} {unit.position}" if unit is not None else "-"
+    def write(self, what: str, unit: Unit | None = None, worker: int = -1, order: str = "-") -> None:
+        """`what`, the unit or the order, worker and monotonic seconds, with tabs between."""
+        name = f"{unit.model} {unit.kind} {unit.epoch} {unit.position}" if unit is not None else order
         os.write(self.descriptor, f"{what}\t{name}\t{worker}\t{time.monotonic()}\n".encode())
 
-    def begin(self, declaration: Declaration, configs: Configs, workload: Workload, reader: CatalogReader) -> None:
+    def begin(
+        self, declaration: Declaration, configs: Configs, workload: Workload, reader: CatalogReader, budget: BudgetText
+    ) -> None:
         self.write("Begun")
 
     def launched(self, launch: Launch) -> None:
@@ -37,6 +43,10 @@ class Trace(Silent):
 
     def happened(self, event: Event) -> None:
         self.write(type(event).__name__, getattr(event, "unit", None), event.worker)
+
+    def ruled(self, step: Step) -> None:
+        if step.ruling.order is not None:
+            self.write("Ruled", order=step.ruling.order)
 
 
 def main(file: str, workers: int, descriptor: int) -> None:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from cerebro.testing.faults import Chaos, Subject, digests, leftovers, run_inline
+from cerebro.testing.faults import Chaos, Subject, decisions, digests, leftovers, run_inline
 from tests.crash.conftest import FILE
 
 
@@ -39,4 +39,5 @@ def test_a_search_that_is_killed_again_and_again_decides_as_an_undisturbed_one(s
     chaos = Chaos(subject, seed=2)
     chaos.run(kills=3)
     assert digests(subject.store, "signals") == digests(undisturbed.store, "signals")
+    assert decisions(subject.store, "signals") == decisions(undisturbed.store, "signals")
     assert leftovers(subject.store, "signals") == []

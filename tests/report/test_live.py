@@ -11,6 +11,7 @@ from cerebro.report.live import LiveDisplay
 from cerebro.report.render import best_model, chosen, render, sparkline, worker_text
 from cerebro.report.snapshot import ModelProgress, Snapshot, WorkerProgress, eta
 from cerebro.report.tracking import Goal, Tracking, nominal_seconds
+from cerebro.spec.budget import Budget, Spent
 
 
 class Clock:
@@ -188,6 +189,22 @@ class TestPlainLines:
         assert len(lines(display)) == 3
         assert lines(display)[1].startswith("units 0/12 · 10.0 s · about ")
 
+    def test_what_is_spent_of_a_budget_is_part_of_the_progress_and_of_the_end(self):
+        clock = Clock()
+        display = plain(clock)
+        budget = Budget(time="60m", epochs=40)
+        display.begin(
+            "posture", "accuracy", "max", CONFIGS, WORKLOAD,
+            budget=lambda: budget.progress(Spent(seconds=clock.now - 100 + 690, epochs=9)),
+        )  # fmt: skip
+        clock.now += 30
+        display.launched(Launch(train("m001"), 0))
+        display.tick()
+        display.end("interrupted")
+        spent = "budget 12 of 60 min, 20 % · 9 of 40 epochs, 22 %"
+        assert lines(display)[1].endswith(f" · {spent}")
+        assert lines(display)[2] == f"posture: interrupted after 30.0 s, 0 units, {spent}"
+
     def test_nothing_new_is_no_line(self):
         clock = Clock()
         display = plain(clock)
@@ -252,6 +269,11 @@ class TestTerminal:
 
 
 class TestRender:
+    def test_a_budget_has_a_line_of_its_own(self):
+        shown = replace(tracking().snapshot(1.0), budget="12 of 60 min, 20 %")
+        assert "budget 12 of 60 min, 20 %\n" in text_of(shown)
+        assert "budget" not in text_of(replace(shown, budget=""))
+
     def test_few_models_are_all_shown(self):
         text = text_of(tracking().snapshot(1.0))
         assert "m001" in text

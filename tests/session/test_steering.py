@@ -52,10 +52,10 @@ def test_decisions_and_states_do_not_depend_on_the_number_of_workers(shards, tmp
     assert any(kind == "paused" for _, kind, _, _ in one[1])
 
 
-@pytest.mark.parametrize("name", ["asha", "pbt"])
-def test_processes_decide_as_one_process_does(shards, tmp_path, name):
+@pytest.mark.parametrize(("name", "workers"), [("asha", 2), ("hyperband", 3), ("pbt", 3), ("tpe with asha", 2)])
+def test_processes_decide_as_one_process_does(shards, tmp_path, name, workers):
     experiment = experiment_of(shards, PROCEDURES[name]())
-    local = experiment.fit(engine="local", workers=2, store=tmp_path / "local", progress=False)
+    local = experiment.fit(engine="local", workers=workers, store=tmp_path / "local", progress=False)
     assert outcome(local) == outcome(fit(experiment, tmp_path / "inline"))
 
 
@@ -182,4 +182,7 @@ def test_half_a_budget_does_half_of_the_work_and_says_what_is_left(shards, tmp_p
     assert 30 <= units <= 32  # 5 units an epoch, and one more for each worker at most
     assert "the budget is spent (epochs" in ended
     assert "left of them" in capsys.readouterr().err
+    fit(experiment, store, budget="epochs=4")
+    with closing(experiment.result(store).folder.reader()) as reader:
+        assert len(reader.units()) == units  # there is no room for one unit more
     assert {row["model"]: row["state_digest"] for row in fit(experiment, store).leaderboard()} == whole

@@ -42,6 +42,25 @@ def test_a_budget_that_is_none_is_refused_by_the_name_of_its_field(given: dict[s
         Budget(**given)
 
 
+@pytest.mark.parametrize(
+    ("budget", "spent", "text"),
+    [
+        (Budget(time="60m"), Spent(seconds=720), "12 of 60 min, 20 %"),
+        (Budget(time=90), Spent(seconds=89.9), "90 of 90 s, 99 %"),
+        (Budget(time="1d"), Spent(seconds=5400), "1.5 of 24 h, 6 %"),
+        (Budget(epochs=40), Spent(epochs=9.2), "9.2 of 40 epochs, 23 %"),
+        (Budget(models=1), Spent(trained=frozenset({"m001"})), "1 of 1 model, 100 %"),
+        (Budget(dollars=5, price=0.4), Spent(worker_seconds=3600), "$0.40 of $5, 8 %"),
+        (Budget(kwh=0.5), Spent(kwh=0.0123), "0.012 of 0.5 kWh, 2 %"),
+        (Budget(kwh=0.5), Spent(), ""),
+        (Budget(price=0.4), Spent(seconds=60), ""),
+        (Budget(time="2m", epochs=4), Spent(seconds=6, epochs=1), "6 of 120 s, 5 % · 1 of 4 epochs, 25 %"),
+    ],
+)
+def test_what_is_spent_is_told_beside_each_limit(budget: Budget, spent: Spent, text: str):
+    assert budget.progress(spent) == text
+
+
 def test_a_budget_can_be_written_on_one_line():
     assert parse_budget("time=2h, epochs=40") == Budget(time=7200, epochs=40)
     assert parse_budget("dollars=5,price=0.4,kwh=1.5,models=8") == Budget(dollars=5, price=0.4, kwh=1.5, models=8)
