@@ -70,6 +70,11 @@ class PBT(Procedure):
         """The population: a generation trains at once."""
         return self.population
 
+    @property
+    def forks(self) -> bool:
+        """A parent may have gone on by then, as a person wanted it to: it is cloned as it was with its generation."""
+        return True
+
     def begin(self, terms: Terms) -> None:
         check_fits("PBT.interval", self.interval, terms)
         self._source.begin(terms)
