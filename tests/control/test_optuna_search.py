@@ -138,18 +138,6 @@ def test_a_constraint_holds():
     assert all(config["lr"] < 1e-3 for config in asked(search, 20).values())
 
 
-def test_importance_names_the_dimension_that_matters():
-    search = OptunaSearch({"x": cerebro.uniform(0, 1), "y": cerebro.uniform(0, 1)}, models=40, sampler="random")
-    configs = asked(search, 40)
-    with pytest.raises(cerebro.SpecError, match="fewer than two models"):
-        search.importance()
-    for model, config in configs.items():
-        search.tell(Result(model, config, 9, config["x"]))
-    found = search.importance()
-    assert found["x"] > 0.8
-    assert sum(found.values()) == pytest.approx(1)
-
-
 def test_without_models_it_is_only_a_source():
     search = OptunaSearch(SPACE)
     search.begin(Terms(0, "max", 9))
