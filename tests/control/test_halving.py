@@ -16,8 +16,8 @@ from cerebro.testing.procedure_conformance import Subject, command_lines, drive
 SPACE = {"lr": cerebro.loguniform(1e-5, 1e-1), "drop": cerebro.uniform(0, 0.5)}
 
 # Li et al., JMLR 18(185), 2018, Algorithm 1 for R=81, eta=3: (n_i, r_i) of each bracket s, which begins with
-# n = ceil((s_max + 1) / (s + 1) * eta^s) models. The table printed with earlier versions of the paper has 27, 9, 6 and 5
-# models in brackets 3 to 0: (s_max + 1) / (s + 1) was rounded down before it was multiplied. We follow the algorithm,
+# n = ceil((s_max + 1) / (s + 1) * eta^s) models. The table printed with earlier versions of the paper has 27, 9, 6 and
+# 5 models in brackets 3 to 0: (s_max + 1) / (s + 1) was rounded down before it was multiplied. We follow the algorithm,
 # since brackets are meant to cost about the same, B = (s_max + 1) R = 405 epochs where each rung counts in full: 34, 15
 # and 8 models cost 363, 351 and 378; 27, 9 and 6 would cost 324, 243 and 324.
 EARLIER_TABLE_81 = {4: 81, 3: 27, 2: 9, 1: 6, 0: 5}
