@@ -115,7 +115,8 @@ class SimulatedSearch:
         scheduler = Scheduler(Workload((), workers), LongestRemaining())
         executor = Executor(scheduler, self.engine, self, self, steering=self)
         begun = [self._step(ruling) for ruling in self.steering.begin()]
-        assert executor.run(joined, begun=begun), "nobody interrupts it"
+        complete = executor.run(joined, begun=begun)
+        assert complete, "nobody interrupts it"
 
     # What the executor asks who decides.
 
