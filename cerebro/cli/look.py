@@ -1,4 +1,4 @@
-"""`cerebro leaderboard`, `bill`, `events`, `top` and `report`: looking, without touching."""
+"""`cerebro leaderboard`, `importance`, `bill`, `events`, `top` and `report`: looking, without touching."""
 
 import json as json_text
 import time
@@ -14,6 +14,7 @@ from cerebro.cli.options import Json, Name, Store
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.command()(leaderboard)
+    app.command()(importance)
     app.command()(bill)
     app.command()(events)
     app.command()(top)
@@ -27,6 +28,17 @@ def leaderboard(name: Name, store: Store = None, json: Json = False) -> None:
         typer.echo(json_text.dumps(list(rows)))
         return
     rows.print()
+
+
+def importance(name: Name, store: Store = None, json: Json = False) -> None:
+    """How much of what the trained models differ in each hyper-parameter explains; needs Optuna."""
+    found = _result(name, store).importance()
+    if json:
+        typer.echo(json_text.dumps(found))
+        return
+    width = max(map(len, found))
+    for dimension, share in found.items():
+        typer.echo(f"{dimension:<{width}}  {share:.3f}")
 
 
 def bill(name: Name, store: Store = None, json: Json = False) -> None:

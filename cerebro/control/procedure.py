@@ -1,6 +1,6 @@
 """What a procedure is: it decides which configs live and how far they train.
 
-New ones pass `cerebro.testing.procedure_conformance`.
+New ones pass `cerebro.testing.procedure_conformance` and `cerebro.testing.search_conformance`.
 """
 
 from abc import ABC, abstractmethod

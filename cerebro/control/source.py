@@ -12,7 +12,7 @@ from cerebro.control.procedure import Result, Terms
 from cerebro.errors import SpecError
 from cerebro.ids import canonical_json
 from cerebro.spec.code import code_parts
-from cerebro.spec.sampling import Constraint, count_configs, describe_space, sample
+from cerebro.spec.sampling import Constraint, check_constraint, count_configs, describe_space, sample
 from cerebro.spec.space import Config, check_space
 
 
@@ -79,8 +79,7 @@ class RandomSource(Source):
 
     def __post_init__(self) -> None:
         check_space(self.space)
-        if self.constraint is not None and not callable(self.constraint):
-            raise SpecError(f"search: constraint={self.constraint!r} cannot be called; give a function of a config")
+        check_constraint(self.constraint)
 
     @property
     def name(self) -> str:
@@ -111,13 +110,17 @@ class RandomSource(Source):
         return {"name": self.name, "space": describe_space(self.space), "constraint": constraint}
 
 
-def as_source(search: Any) -> Source:
-    """The source itself, or random draws from a plain space.
+def as_source(search: Any, constraint: Constraint | None = None) -> Source:
+    """The source itself, or random draws from a plain space that `constraint` allows.
 
     Raises:
-        SpecError: neither a source nor a space.
+        SpecError: neither a source nor a space; or a source and a constraint, which is the source's own business.
     """
-    return search if isinstance(search, Source) else RandomSource(search)
+    if not isinstance(search, Source):
+        return RandomSource(search, constraint)
+    if constraint is not None:
+        raise SpecError(f"search: constraint={constraint!r} says what {search.name} may propose: give it to that one")
+    return search
 
 
 class Supply:

@@ -129,9 +129,9 @@ class Steering:
         return self._in_order or self._procedure.lanes is None
 
     def is_fork_point(self, member: str, epoch: int) -> bool:
-        """Whether the procedure may yet clone a member as it is after this epoch."""
-        lane = self._models[self._owner[member]].lane
-        return self._procedure.forks and lane is not None and lane.until == epoch
+        """Whether the procedure may yet clone a member as it is after this epoch: it has asked for it."""
+        model = self._models[self._owner[member]]
+        return self._procedure.forks and epoch in (model.place, model.lane.until if model.lane else None)
 
     def until(self, member: str) -> int:
         """The epoch that a member is to reach."""

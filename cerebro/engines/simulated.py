@@ -83,6 +83,7 @@ class SimulatedEngine(Engine):
                 self._say(0.0, WorkerJoined(worker, {"engine": "simulated"}))
             case UnitFinished(unit, worker):
                 self._commands[worker] = None
+                del self._attempts[unit]  # it has happened: there is no other attempt
                 if unit.kind == "train":
                     self._states[unit.model] = state_after(self._parent(unit), unit)
             case _:

@@ -12,6 +12,7 @@ from cerebro.report.leaderboard import best_of, leaderboard
 from cerebro.report.table import print_table
 from cerebro.session.diff import Diff, diff
 from cerebro.session.export import export, load_state
+from cerebro.session.importance import importance
 from cerebro.session.lineage import ModelLineage, lineage
 from cerebro.session.replay import Replay, replay
 from cerebro.session.retry import Retry, retry
@@ -71,6 +72,15 @@ class Result:
         import pandas
 
         return pandas.json_normalize(list(self.leaderboard()))
+
+    def importance(self) -> dict[str, float]:
+        """By dimension, such as `optimizer.lr`, its share of what the trained models differ in, the largest first.
+
+        Raises:
+            SpecError: Optuna is not installed.
+            StoreError: too few models have come to the last epoch, or they do not differ.
+        """
+        return importance(self.folder)
 
     def load(self, model: str | None = None) -> Any:
         """The trained `torch.nn.Module` of `model` (the best by default), in evaluation mode.

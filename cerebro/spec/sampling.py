@@ -15,10 +15,21 @@ from cerebro.streams import Key, stream_bytes
 
 Path = tuple[int | str, ...]
 Constraint = Callable[[Config], bool]
+"""Says of a config whether it is allowed: how dimensions may go together."""
 Pick = Callable[[Path, Dimension], Any]
 
 ATTEMPTS = 1000
 """How many configs are drawn for one model before its space counts as empty or used up."""
+
+
+def check_constraint(constraint: Any) -> None:
+    """Check that a constraint can be asked.
+
+    Raises:
+        SpecError: it is not a function.
+    """
+    if constraint is not None and not callable(constraint):
+        raise SpecError(f"search: constraint={constraint!r} cannot be called; give a function of a config")
 
 
 def sample(

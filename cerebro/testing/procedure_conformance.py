@@ -143,6 +143,7 @@ class Drive:
     def _check_clone(self, command: Clone, decision: Decision) -> None:
         parent = self.models.get(command.model)
         assert parent is not None, f"{decision} clones a model that there is not"
+        assert self.procedure.forks, f"{decision} clones, and `forks` says that no states are to be kept for it"
         assert command.at is None or 1 <= command.at <= parent.epoch, f"{decision} starts at an epoch not yet finished"
         assert parent.epoch or not command.warm, f"{decision} takes weights that there are not"
         self._check_why(command.model, parent.epoch if command.at is None else command.at, decision)

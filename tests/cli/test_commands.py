@@ -56,6 +56,13 @@ def test_run_answers_with_the_leaderboard_alone(place):
     assert accuracy == sorted(accuracy, reverse=True)
 
 
+def test_importance_shares_one_out_among_the_dimensions(place):
+    found = json.loads(invoke("importance", "commands", "--json").stdout)
+    assert found.keys() == {"net", "lr"}
+    assert sum(found.values()) == pytest.approx(1)
+    assert [line.split()[0] for line in invoke("importance", "commands").stdout.splitlines()] == list(found)
+
+
 def test_leaderboard_repeats_what_run_said(place):
     assert json.loads(invoke("leaderboard", "commands", "--json").stdout) == json.loads(place["run"].stdout)
     assert "accuracy" in invoke("leaderboard", "commands").stdout

@@ -18,6 +18,7 @@ from cerebro.control.procedures import (
     Random,
     SuccessiveHalving,
 )
+from cerebro.testing import search_conformance
 from cerebro.testing.procedure_conformance import CHECKS, Subject, check_schedule
 
 SPACE = {
@@ -81,3 +82,9 @@ def test_gaussian_processes_conform(check: Callable[[Subject], None]):
 @given(schedule=st.lists(st.integers(0, 255), max_size=200))
 def test_any_order_of_endings_is_survived(name: str, schedule: list[int]):
     check_schedule(Subject(OWN[name]), schedule)
+
+
+@pytest.mark.parametrize("check", search_conformance.CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", OWN | OPTUNA)
+def test_every_procedure_conforms_in_a_search_on_the_simulated_engine(name: str, check: Callable[[Subject], None]):
+    check(Subject((OWN | OPTUNA)[name]))

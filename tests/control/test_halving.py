@@ -9,12 +9,18 @@ import cerebro
 from cerebro.commands import Add, Resume
 from cerebro.control.procedure import Procedure, Result, Terms
 from cerebro.control.procedures import ASHA, Hyperband, SuccessiveHalving
+from cerebro.control.procedures.hyperband import bracket_models
 from cerebro.control.procedures.rungs import rung_epochs
 from cerebro.testing.procedure_conformance import Subject, command_lines, drive
 
 SPACE = {"lr": cerebro.loguniform(1e-5, 1e-1), "drop": cerebro.uniform(0, 0.5)}
 
-# Li et al., JMLR 18(185), 2018, Algorithm 1 and its table for R=81, eta=3: (n_i, r_i) of each bracket s.
+# Li et al., JMLR 18(185), 2018, Algorithm 1 for R=81, eta=3: (n_i, r_i) of each bracket s, which begins with
+# n = ceil((s_max + 1) / (s + 1) * eta^s) models. The table printed with earlier versions of the paper has 27, 9, 6 and
+# 5 models in brackets 3 to 0: (s_max + 1) / (s + 1) was rounded down before it was multiplied. We follow the algorithm,
+# since brackets are meant to cost about the same, B = (s_max + 1) R = 405 epochs where each rung counts in full: 34, 15
+# and 8 models cost 363, 351 and 378; 27, 9 and 6 would cost 324, 243 and 324.
+EARLIER_TABLE_81 = {4: 81, 3: 27, 2: 9, 1: 6, 0: 5}
 HYPERBAND_81 = {
     4: [(81, 1), (27, 3), (9, 9), (3, 27), (1, 81)],
     3: [(34, 3), (11, 9), (3, 27), (1, 81)],
@@ -45,6 +51,23 @@ def test_hyperband_has_the_brackets_of_the_paper():
     decisions = drive(Subject(lambda: Hyperband(SPACE, max_epochs=81, lanes=16), epochs=81)).decisions
     found = Counter((decision.why["bracket"], decision.why["epochs"]) for decision in decisions)
     assert found == {(s, epochs): count for s, rungs in HYPERBAND_81.items() for count, epochs in rungs}
+
+
+def test_brackets_begin_with_as_many_models_as_the_algorithm_says_and_not_the_earlier_table():
+    found = bracket_models(81, 3)
+    assert found == {s: rungs[0][0] for s, rungs in HYPERBAND_81.items()}
+    assert {s: (5 // (s + 1)) * 3**s for s in range(5)} == EARLIER_TABLE_81
+    assert {s: models for s, models in found.items() if models != EARLIER_TABLE_81[s]} == {3: 34, 2: 15, 1: 8}
+
+
+@pytest.mark.parametrize(("most", "eta"), [(81, 3), (27, 3), (16, 2), (100, 4), (729, 3)])
+def test_every_bracket_costs_about_as_much(most: int, eta: int):
+    """Where each rung counts in full: about B = (s_max + 1) R, and never more than one model above it on each rung."""
+    epochs = rung_epochs(1, most, eta)
+    for s, models in bracket_models(most, eta).items():
+        rungs = epochs[len(epochs) - 1 - s :]
+        spent = sum(max(1, models // eta**level) * until for level, until in enumerate(rungs))
+        assert 0.6 * len(epochs) * most <= spent <= len(epochs) * most + sum(rungs)
 
 
 def test_successive_halving_has_the_rungs_of_the_most_eager_bracket():

@@ -98,6 +98,36 @@ def test_tpe_comes_closer_than_chance(mode: str, sign: float):
     assert distances("tpe") < 0.5 * distances("random")
 
 
+@pytest.mark.filterwarnings("ignore")  # Optuna calls what is compared with experimental
+def test_tpe_draws_what_the_sampler_of_optuna_draws(monkeypatch: pytest.MonkeyPatch):
+    space = {
+        "lr": cerebro.loguniform(1e-4, 1.0),
+        "fixed": [7],
+        "net": [
+            {"kind": "mlp", "drop": cerebro.uniform(0, 1), "layers": cerebro.randint(1, 5)},
+            {"kind": "cnn", "kernel": [3, 5, 7], "drop": cerebro.uniform(0, 1)},
+        ],
+    }
+
+    def drawn() -> list[Any]:
+        search, configs = OptunaSearch(space), list[Any]()
+        search.begin(Terms(3, "min", 9))
+        for number in range(60):
+            configs.append(search.propose(number, f"m{number:03d}"))
+            for model, epoch in ((number - 3, 3), (number - 9, 9)):  # some are behind, some go on and some fail
+                if model >= 0 and (epoch == 3 or model % 2):
+                    value = None if model % 7 == 6 else configs[model]["lr"] + configs[model]["net"]["drop"] / epoch
+                    search.observe(Result(f"m{model:03d}", configs[model], epoch, value))
+        return configs
+
+    ours = drawn()
+    plain = lambda name, seed: optuna.samplers.TPESampler(  # noqa: E731
+        seed=seed, multivariate=True, group=True, constant_liar=False
+    )
+    monkeypatch.setattr("cerebro.control.procedures.optuna_search._sampler", plain)
+    assert drawn() == ours
+
+
 def test_no_config_comes_twice():
     configs = asked(OptunaSearch({"x": [1, 2, 3], "y": [True, False]}, models=6), 6)
     assert len({str(config) for config in configs.values()}) == 6
@@ -106,18 +136,6 @@ def test_no_config_comes_twice():
 def test_a_constraint_holds():
     search = OptunaSearch(SPACE, models=20, constraint=lambda config: config["lr"] < 1e-3)
     assert all(config["lr"] < 1e-3 for config in asked(search, 20).values())
-
-
-def test_importance_names_the_dimension_that_matters():
-    search = OptunaSearch({"x": cerebro.uniform(0, 1), "y": cerebro.uniform(0, 1)}, models=40, sampler="random")
-    configs = asked(search, 40)
-    with pytest.raises(cerebro.SpecError, match="fewer than two models"):
-        search.importance()
-    for model, config in configs.items():
-        search.tell(Result(model, config, 9, config["x"]))
-    found = search.importance()
-    assert found["x"] > 0.8
-    assert sum(found.values()) == pytest.approx(1)
 
 
 def test_without_models_it_is_only_a_source():

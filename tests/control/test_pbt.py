@@ -8,6 +8,7 @@ from cerebro.control.procedure import Decision, Result, Terms
 from cerebro.control.procedures import PBT
 from cerebro.control.procedures.explore import Explorer, nudge
 from cerebro.control.source import RandomSource
+from cerebro.control.steering import Steering
 from cerebro.spec.space import Choice, LogUniform, RandInt, Steps
 
 SPACE = {"lr": cerebro.loguniform(1e-4, 1e-1), "width": [16, 32], "opt": {"decay": cerebro.uniform(0, 0.5)}}
@@ -32,6 +33,18 @@ def test_the_worst_go_on_as_changed_copies_of_the_best():
     assert (clone.command.model, clone.command.at, clone.command.until) == ("m001", 2, 4)
     assert (clone.command.warm, clone.command.optimizer) == (True, "keep")
     assert [other.command for other in others] == [Resume(f"m00{n}", until=4) for n in (1, 3, 2)]
+
+
+def test_the_states_of_a_generation_are_kept_until_it_was_compared():
+    steering = Steering(PBT(SPACE, population=4, interval=2), Terms(0, "max", 6))
+    steering.begin()
+    kept = list[int]()
+    for epoch in (1, 2):
+        steering.offer("m001", epoch, 0.9)
+        kept += [epoch] if steering.is_fork_point("m001", epoch) else []
+    steering.advance()  # it waits for the others
+    assert kept == [2]
+    assert steering.is_fork_point("m001", 2)
 
 
 def test_the_reasons_name_rank_value_and_changes():

@@ -1,7 +1,7 @@
 """The conformance suite finds what is wrong: each procedure here breaks one duty."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +10,9 @@ import pytest
 import cerebro
 from cerebro.commands import Add, Resume
 from cerebro.control.procedure import Decision, Procedure, Result, Terms
-from cerebro.control.procedures import ASHA
-from cerebro.testing.procedure_conformance import check_procedure
+from cerebro.control.procedures import ASHA, PBT
+from cerebro.testing import search_conformance
+from cerebro.testing.procedure_conformance import Subject, check_procedure
 
 SPACE = {"lr": cerebro.loguniform(1e-5, 1e-1)}
 
@@ -95,6 +96,10 @@ class RemembersTheLastRun(Wrapped):
         self.begun = True
 
 
+class HidesThatItClones(PBT):
+    forks = False
+
+
 def test_the_suite_accepts_what_is_right():
     check_procedure(Wrapped)
 
@@ -116,3 +121,47 @@ def test_the_suite_accepts_what_is_right():
 def test_the_suite_names_what_is_wrong(broken: type[Procedure], complaint: str):
     with pytest.raises(AssertionError, match=complaint):
         check_procedure(broken)
+
+
+def test_the_suite_names_a_procedure_that_clones_and_does_not_say_so():
+    with pytest.raises(AssertionError, match="clones, and `forks` says"):
+        check_procedure(lambda: HidesThatItClones(SPACE, population=4, interval=3))
+
+
+@pytest.mark.parametrize(
+    ("broken", "check", "complaint"),
+    [
+        (IgnoresTheMode, "the_mode_of_a_search_decides_what_is_better", "max, and min of the negative, differ"),
+        (AsksBeyondTheLastEpoch, "no_model_trains_beyond_the_last_epoch", "the last epoch is 9"),
+        (RollsDice, "any_number_of_workers_decides_the_same", "1 worker and 2: decision 0"),
+        (RollsDice, "costs_decide_nothing", "equal and uneven costs: decision 0"),
+        (RollsDice, "deaths_of_workers_decide_nothing", "workers that live and workers that die: decision 0"),
+    ],
+)
+def test_a_search_names_what_is_wrong(broken: type[Procedure], check: str, complaint: str):
+    with pytest.raises(AssertionError, match=complaint):
+        next(each for each in search_conformance.CHECKS if each.__name__ == check)(Subject(broken))
+
+
+@pytest.mark.parametrize("check", ["any_number_of_workers_decides_the_same", "costs_decide_nothing"])
+def test_without_virtual_time_the_checks_of_a_search_fail(check: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(search_conformance, "SETTING", replace(search_conformance.SETTING, deterministic=False))
+    with pytest.raises(AssertionError, match="decision"):
+        next(each for each in search_conformance.CHECKS if each.__name__ == check)(Subject(Wrapped))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (lambda run: run.units.pop(), "visits by epoch"),
+        (lambda run: run.units.append(run.units[0]), "a unit has ended well twice"),
+        (lambda run: run.epochs.update(m001=run.epochs["m001"] + 1), "visits by epoch"),
+        (lambda run: run.rulings.clear(), "its last ruling is None"),
+    ],
+)
+def test_what_is_lost_in_a_search_is_noticed(spoil: Callable[[Any], object], complaint: str):
+    run = search_conformance.search(Subject(Wrapped))
+    search_conformance.check_accounts(run, 9)
+    spoil(run)
+    with pytest.raises(AssertionError, match=complaint):
+        search_conformance.check_accounts(run, 9)

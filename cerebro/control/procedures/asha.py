@@ -12,6 +12,7 @@ from cerebro.control.procedures.checks import check_count, check_fits, check_run
 from cerebro.control.procedures.ledger import Ledger, News
 from cerebro.control.procedures.rungs import rung_epochs
 from cerebro.control.source import Source, Supply, as_source
+from cerebro.spec.sampling import Constraint
 
 Entry = tuple[float, int, str]
 
@@ -55,7 +56,8 @@ class ASHA(Procedure):
 
     A free lane promotes the best model of the top 1/eta of the highest rung that has an unpromoted one there; where
     there is none, it begins a new model. `models` bounds how many begin. Models that failed count as seen, and are
-    the worst; models that a person stopped keep their values, and are not promoted.
+    the worst; models that a person stopped keep their values, and are not promoted. `constraint` says which configs of
+    a space are allowed.
 
     Raises:
         SpecError: a value is out of its range.
@@ -67,6 +69,7 @@ class ASHA(Procedure):
     eta: int = field(default=3, kw_only=True)
     min_epochs: int = field(default=1, kw_only=True)
     lanes: int = field(default=8, kw_only=True)  # pyright: ignore[reportIncompatibleMethodOverride]
+    constraint: Constraint | None = field(default=None, kw_only=True)
     _source: Source = field(init=False, repr=False, compare=False)
     _supply: Supply = field(init=False, repr=False, compare=False)
     _mode: str = field(default="max", init=False, repr=False, compare=False)
@@ -79,7 +82,7 @@ class ASHA(Procedure):
         check_count("ASHA.models", self.models, least=1)
         check_count("ASHA.lanes", self.lanes, least=1)
         check_rungs("ASHA", self.min_epochs, self.max_epochs, self.eta)
-        self._source = as_source(self.space)
+        self._source = as_source(self.space, self.constraint)
 
     def begin(self, terms: Terms) -> None:
         check_fits("ASHA.max_epochs", self.max_epochs, terms)

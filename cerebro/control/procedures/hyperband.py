@@ -8,6 +8,7 @@ from cerebro.control.procedure import Decision, Procedure, Result, Terms
 from cerebro.control.procedures.checks import check_count, check_fits, check_rungs
 from cerebro.control.procedures.rungs import Bracket, rung_epochs
 from cerebro.control.source import Source, Supply, as_source
+from cerebro.spec.sampling import Constraint
 
 
 def bracket_models(max_epochs: int, eta: int) -> dict[int, int]:
@@ -21,7 +22,8 @@ class Hyperband(Procedure):
     """Hyperband (Li et al., JMLR 18(185), 2018, Algorithm 1): every bracket once.
 
     Bracket s begins with ceil((s_max + 1) eta^s / (s + 1)) models of max_epochs / eta^s epochs, and halves them as
-    `SuccessiveHalving` does. Brackets interleave: while one waits for a rung, the next ones begin.
+    `SuccessiveHalving` does. Brackets interleave: while one waits for a rung, the next ones begin. `constraint` says
+    which configs of a space are allowed.
 
     Raises:
         SpecError: a value is out of its range.
@@ -31,6 +33,7 @@ class Hyperband(Procedure):
     max_epochs: int = field(kw_only=True)
     eta: int = field(default=3, kw_only=True)
     lanes: int = field(default=8, kw_only=True)  # pyright: ignore[reportIncompatibleMethodOverride]
+    constraint: Constraint | None = field(default=None, kw_only=True)
     _source: Source = field(init=False, repr=False, compare=False)
     _supply: Supply = field(init=False, repr=False, compare=False)
     _brackets: list[Bracket] = field(init=False, repr=False, compare=False)
@@ -38,7 +41,7 @@ class Hyperband(Procedure):
     def __post_init__(self) -> None:
         check_rungs("Hyperband", 1, self.max_epochs, self.eta)
         check_count("Hyperband.lanes", self.lanes, least=1)
-        self._source = as_source(self.space)
+        self._source = as_source(self.space, self.constraint)
 
     def begin(self, terms: Terms) -> None:
         check_fits("Hyperband.max_epochs", self.max_epochs, terms)

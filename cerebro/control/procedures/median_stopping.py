@@ -13,6 +13,7 @@ from cerebro.control.procedures.ledger import Ledger, News
 from cerebro.control.procedures.random import Random
 from cerebro.control.source import Source, Supply, as_source
 from cerebro.errors import SpecError
+from cerebro.spec.sampling import Constraint
 
 
 @dataclass
@@ -31,7 +32,8 @@ class MedianStopping(Procedure):
     the running averages, up to that epoch, of the others that have come to it. Nothing is stopped before `min_epochs`,
     or with fewer than `startup` others. Models that failed are stopped, and are no longer among the others.
 
-    `search` is `Random(...)`, or a space or a source together with `models=`.
+    `search` is `Random(...)`, or a space or a source together with `models=`; `constraint` says which configs of a
+    space are allowed.
 
     Raises:
         SpecError: a value is out of its range, or `models` is missing or given twice.
@@ -42,6 +44,7 @@ class MedianStopping(Procedure):
     min_epochs: int = field(default=1, kw_only=True)
     startup: int = field(default=4, kw_only=True)
     lanes: int = field(default=8, kw_only=True)  # pyright: ignore[reportIncompatibleMethodOverride]
+    constraint: Constraint | None = field(default=None, kw_only=True)
     _source: Source = field(init=False, repr=False, compare=False)
     _supply: Supply = field(init=False, repr=False, compare=False)
     _terms: Terms = field(init=False, repr=False, compare=False)
@@ -57,7 +60,8 @@ class MedianStopping(Procedure):
         check_count("MedianStopping.min_epochs", self.min_epochs, least=1)
         check_count("MedianStopping.startup", self.startup, least=1)
         check_count("MedianStopping.lanes", self.lanes, least=1)
-        self._source = self.search.source() if isinstance(self.search, Random) else as_source(self.search)
+        given = self.search.source() if isinstance(self.search, Random) else self.search
+        self._source = as_source(given, self.constraint)
 
     def begin(self, terms: Terms) -> None:
         check_fits("MedianStopping.min_epochs", self.min_epochs, terms)

@@ -13,7 +13,7 @@ from cerebro.control.procedures.explore import Explorer
 from cerebro.control.procedures.ledger import Ledger, News
 from cerebro.control.source import Source, Supply, as_source
 from cerebro.errors import SpecError
-from cerebro.spec.sampling import whole
+from cerebro.spec.sampling import Constraint, whole
 
 
 @dataclass
@@ -24,7 +24,8 @@ class PBT(Procedure):
     takes its place (exploit): weights, optimizer and epochs of the parent, with changed values (explore). A changed
     value is drawn anew with probability `resample`, and otherwise multiplied by one of `perturb`, inside its bounds;
     a choice of ordered numbers moves to a neighbour. `explore` names the dimensions that may change, by default the
-    continuous ones; they must not change the architecture.
+    continuous ones; they must not change the architecture. `constraint` says which configs of a space are allowed, also
+    of clones.
 
     A generation waits for all of its models, so that all are compared at the same epoch and in any order of arrival
     (the paper compares with whatever the others have reached). Models that failed are replaced as well; models that a
@@ -41,6 +42,7 @@ class PBT(Procedure):
     perturb: tuple[float, float] = field(default=(0.8, 1.2), kw_only=True)
     resample: float = field(default=0.25, kw_only=True)
     explore: Sequence[str] | None = field(default=None, kw_only=True)
+    constraint: Constraint | None = field(default=None, kw_only=True)
     _source: Source = field(init=False, repr=False, compare=False)
     _supply: Supply = field(init=False, repr=False, compare=False)
     _terms: Terms = field(init=False, repr=False, compare=False)
@@ -62,13 +64,18 @@ class PBT(Procedure):
         _check_perturb(self.perturb)
         if isinstance(self.explore, str):
             raise SpecError(f"PBT.explore: {self.explore!r} is one string; give a tuple of names: ({self.explore!r},)")
-        self._source = as_source(self.space)
+        self._source = as_source(self.space, self.constraint)
         self._explorer = Explorer(self._source.space, self.explore, self.perturb, self.resample)
 
     @property
     def lanes(self) -> int:
         """The population: a generation trains at once."""
         return self.population
+
+    @property
+    def forks(self) -> bool:
+        """A parent may have gone on by then, as a person wanted it to: it is cloned as it was with its generation."""
+        return True
 
     def begin(self, terms: Terms) -> None:
         check_fits("PBT.interval", self.interval, terms)

@@ -8,6 +8,7 @@ from cerebro.control.procedure import Decision, Procedure, Result, Terms
 from cerebro.control.procedures.checks import check_count, check_fits, check_rungs
 from cerebro.control.procedures.rungs import Bracket, rung_epochs
 from cerebro.control.source import Source, Supply, as_source
+from cerebro.spec.sampling import Constraint
 
 
 @dataclass
@@ -15,7 +16,8 @@ class SuccessiveHalving(Procedure):
     """Successive halving (Jamieson and Talwalkar, AISTATS 2016): `models` begin, and the best 1/eta of each rung go on.
 
     A rung waits for all of its models, so that the answer does not depend on who is first. Models that failed are the
-    worst; models that a person stopped are left out, and others take their places in the next rung.
+    worst; models that a person stopped are left out, and others take their places in the next rung. `constraint` says
+    which configs of a space are allowed.
 
     Raises:
         SpecError: a value is out of its range.
@@ -27,6 +29,7 @@ class SuccessiveHalving(Procedure):
     eta: int = field(default=3, kw_only=True)
     min_epochs: int = field(default=1, kw_only=True)
     lanes: int = field(default=8, kw_only=True)  # pyright: ignore[reportIncompatibleMethodOverride]
+    constraint: Constraint | None = field(default=None, kw_only=True)
     _source: Source = field(init=False, repr=False, compare=False)
     _supply: Supply = field(init=False, repr=False, compare=False)
     _bracket: Bracket = field(init=False, repr=False, compare=False)
@@ -35,7 +38,7 @@ class SuccessiveHalving(Procedure):
         check_count("SuccessiveHalving.models", self.models, least=1)
         check_count("SuccessiveHalving.lanes", self.lanes, least=1)
         check_rungs("SuccessiveHalving", self.min_epochs, self.max_epochs, self.eta)
-        self._source = as_source(self.space)
+        self._source = as_source(self.space, self.constraint)
 
     def begin(self, terms: Terms) -> None:
         check_fits("SuccessiveHalving.max_epochs", self.max_epochs, terms)
