@@ -9,6 +9,7 @@ from functools import partial
 from cerebro.engines.border import run_pilot, run_unit
 from cerebro.execution.engine import BytesHandle, Engine, Restore, StateHandle
 from cerebro.messages import Event, Launch, Pilot, UnitFailed, WorkerJoined, WorkerLost
+from cerebro.plan.features import Features
 from cerebro.plan.program import Member, Program
 from cerebro.training.devices import one_thread, set_threads
 from cerebro.training.fingerprint import fingerprint
@@ -50,6 +51,9 @@ class InlineEngine(Engine):
     def introduce(self, model: str, member: Member) -> None:
         if self._trainer.introduce(model, member):
             self._states.pop(model, None)
+
+    def prefer(self, features: Features) -> None:
+        self._trainer.prefer(features)
 
     def submit(self, command: Launch | Pilot, prior: tuple[dict[str, object], ...] = ()) -> None:
         match command:

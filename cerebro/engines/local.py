@@ -21,6 +21,7 @@ from cerebro.engines.states import States
 from cerebro.errors import DataError, EngineError
 from cerebro.execution.engine import Engine, Restore, StateHandle
 from cerebro.messages import Event, Launch, Pilot, UnitFinished, WorkerJoined, WorkerLost, from_json
+from cerebro.plan.features import Features
 from cerebro.plan.program import Member, Program
 from cerebro.training.transport import Slot, new_slot
 
@@ -39,6 +40,7 @@ class _Worker:
     starts: int
     known_members: dict[str, Member]
     known_slots: set[int] = field(default_factory=set)
+    known_features: Features = field(default_factory=Features)
     command: Launch | Pilot | None = None
     source: StateHandle | None = None
     """Keeps the state that its unit starts from, which may be forgotten meanwhile."""
@@ -55,6 +57,7 @@ class LocalEngine(Engine):
         self._workers: dict[int, _Worker] = {}
         self._states = States()
         self._members: dict[str, Member] = {}
+        self._features = Features()
         self._events: deque[Event] = deque()
         self._selector = selectors.DefaultSelector()
         self._opened = time.monotonic()
@@ -74,6 +77,9 @@ class LocalEngine(Engine):
         if self._members.get(model) != member:
             self.forget(model)
             self._members[model] = member
+
+    def prefer(self, features: Features) -> None:
+        self._features = features
 
     def submit(self, command: Launch | Pilot, prior: tuple[dict[str, object], ...] = ()) -> None:
         worker = self._workers[command.worker]
@@ -153,12 +159,14 @@ class LocalEngine(Engine):
         self._send(worker, model, request, slots)
 
     def _send(self, worker: _Worker, model: str, request: dict[str, Any], slots: list[Slot]) -> None:
-        """Send a request, and with it what this worker has not been told of: the model's member, and the slots."""
+        """Send a request, and with it what this worker was not told: the model's member, the slots, the features."""
         assert model in self._members, f"{model} was not introduced"
         member = self._members[model]
         members = {} if worker.known_members.get(model) == member else {model: member.as_json()}
         new = [slot for slot in slots if slot.number not in worker.known_slots]
-        news = {"new_slots": [slot.number for slot in new], "new_members": members}
+        news: dict[str, Any] = {"new_slots": [slot.number for slot in new], "new_members": members}
+        if worker.known_features != self._features:
+            news["features"] = self._features.as_json()
         frame = json.dumps({**request, **news}).encode()
         try:
             worker.channel.send(frame, [slot.descriptor for slot in new])
@@ -166,6 +174,7 @@ class LocalEngine(Engine):
             return  # its death is heard of by `wait`
         worker.known_slots.update(slot.number for slot in new)
         worker.known_members[model] = member
+        worker.known_features = self._features
 
     def _hear(self, worker: _Worker) -> None:
         """Turn what a worker says, or its silence for ever, into events."""

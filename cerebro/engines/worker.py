@@ -14,6 +14,7 @@ import cloudpickle
 from cerebro.engines.border import guarded, run_pilot, run_unit
 from cerebro.engines.channel import Channel, ChannelClosed
 from cerebro.messages import Unit, WorkerJoined, to_json
+from cerebro.plan.features import features_of
 from cerebro.plan.program import Program, member_of
 from cerebro.training.devices import one_thread
 from cerebro.training.fingerprint import fingerprint
@@ -53,6 +54,8 @@ def _serve(channel: Channel) -> None:
             slots[slot] = Slot(slot, descriptor)
         for model, member in request["new_members"].items():
             trainer.introduce(model, member_of(member))
+        if "features" in request:
+            trainer.prefer(features_of(request["features"]))
         try:
             if "pilot" in request:
                 reply = {"event": to_json(run_pilot(trainer, worker=number, **request["pilot"]))}

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from cerebro.messages import Event, Launch, Pilot
+from cerebro.plan.features import Features
 from cerebro.plan.program import Member, Program
 
 Restore = Callable[[str], bytes | None]
@@ -72,6 +73,9 @@ class Engine(ABC):
 
         A model that is known as another member must not be in a unit; what the engine held of it is forgotten.
         """
+
+    def prefer(self, features: Features) -> None:  # noqa: B027  # an engine that derives no columns has no use for it
+        """Let workers come to derived columns as `features` says, from the next submission on; it changes no bit."""
 
     @abstractmethod
     def submit(self, command: Launch | Pilot, prior: tuple[dict[str, object], ...] = ()) -> None:

@@ -15,14 +15,16 @@ import torch
 
 from cerebro.errors import ModelError
 from cerebro.training.adoption import adopt_module, adopt_optimizer, check_module, fast_forward, parameters_of
+from cerebro.training.frozen import Frozen
 from cerebro.training.layout import Entry, Layout, dtype_name, head_of, payload_of, scalars_of, split
 
 
 class LiveState:
     """A module, its optimizer and its schedule, bound to one flat buffer."""
 
-    def __init__(self, module: Any, optimizer: Any, schedule: Any | None) -> None:
+    def __init__(self, module: Any, optimizer: Any, schedule: Any | None, frozen: Frozen | None = None) -> None:
         self.module, self.optimizer, self.schedule = module, optimizer, schedule
+        self._frozen = frozen
         self._layout = Layout((), 0, b"[]")
         self._flat = torch.empty(0, dtype=torch.uint8)
         self._bound: list[tuple[torch.Tensor, int]] = []
@@ -91,9 +93,10 @@ class LiveState:
         """
         parts, found = split(state), read_tensors(state)
         own, weights = self._module_tensors(), {name: t for name, t in found.items() if name.startswith("module/")}
+        scalars = scalars_of(parts)
         check_module(own, weights)
+        self._check_frozen(scalars)
         if optimizer == "keep":
-            scalars = scalars_of(parts)
             adopt_optimizer(self.optimizer, found, scalars)
             if self.schedule is not None:
                 fast_forward(self.schedule, scalars["schedule"])
@@ -101,10 +104,10 @@ class LiveState:
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Every tensor of the state by name: parameters, buffers, then the optimizer's."""
-        for name, tensor in self.module.named_parameters():
-            yield f"module/{name}", tensor
-        for name, tensor in self.module.named_buffers():
-            yield f"module/{name}", tensor
+        left_out = self._frozen.ids if self._frozen is not None else ()
+        for name, tensor in (*self.module.named_parameters(), *self.module.named_buffers()):
+            if id(tensor) not in left_out:
+                yield f"module/{name}", tensor
         for index, key, value in self._optimizer_items():
             if isinstance(value, torch.Tensor):
                 yield f"optimizer/{index}/{key}", value
@@ -177,9 +180,15 @@ class LiveState:
             for group in self.optimizer.param_groups
         ]
         schedule = self.schedule.state_dict() if self.schedule is not None else None
-        return {"optimizer": items, "groups": groups, "schedule": schedule}
+        scalars = {"optimizer": items, "groups": groups, "schedule": schedule}
+        return scalars if self._frozen is None else {**scalars, "frozen": self._frozen.weights}
+
+    def _check_frozen(self, scalars: Mapping[str, Any]) -> None:
+        """The frozen weights are not in the state, but they must be those that it was trained with."""
+        check_frozen(scalars, None if self._frozen is None else self._frozen.weights)
 
     def _restore_scalars(self, scalars: Mapping[str, Any]) -> None:
+        self._check_frozen(scalars)
         parameters = parameters_of(self.optimizer)
         for index, key, value in scalars["optimizer"]:
             self.optimizer.state[parameters[index]][key] = value
@@ -187,6 +196,22 @@ class LiveState:
             group.update(values)
         if self.schedule is not None:
             self.schedule.load_state_dict(scalars["schedule"])
+
+
+def check_frozen(scalars: Mapping[str, Any], weights: str | None) -> None:
+    """Check that the frozen sub-modules have the weights that a state was trained with.
+
+    Raises:
+        ModelError: they do not.
+    """
+    expected = scalars.get("frozen")
+    if expected != weights:
+        raise ModelError(
+            "Learner.freeze: the state was trained with "
+            + ("no frozen sub-module" if expected is None else f"frozen weights of digest {expected[:12]}")
+            + (", build froze none now" if weights is None else f", build gave some of digest {weights[:12]} now")
+            + "; build must give the same frozen weights whenever it is called"
+        )
 
 
 def read_tensors(state: memoryview) -> dict[str, torch.Tensor]:

@@ -1,0 +1,216 @@
+"""Derived columns of shards, for the learners of one worker: computed, kept in memory, or read from the store.
+
+A column's key is the digest of all that it is a function of: the frozen weights and their code, the batches' size, the
+fingerprint, and what goes into the frozen part. Of the latter the user's own loss tells, as it runs up to that point:
+so no analysis of code has to be trusted for two models to share a column.
+"""
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cerebro.ids import digest
+from cerebro.plan.features import Features
+from cerebro.storage.dataset import OpenShard
+from cerebro.storage.features import FeatureStore, Stored
+from cerebro.training.fingerprint import fingerprint
+from cerebro.training.frozen import CANONICAL_ROWS, TRACED_ROWS, Frozen
+from cerebro.training.identity import tensor_bytes
+from cerebro.training.layout import dtype_name
+from cerebro.training.learners import LiveLearner
+from cerebro.training.train import Columns, batches
+from cerebro.training.view import View
+
+Derived = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Columns that others are derived of."""
+
+    columns: Columns
+    names: Mapping[str, str]
+    """What tells each column from all others."""
+    split: str
+    shard: int
+
+
+class DerivedColumns:
+    """What a worker knows of derived columns; `first_rows` gives columns to find out on what is derived at all."""
+
+    def __init__(self, device: torch.device, first_rows: Callable[[], Columns]) -> None:
+        self._device, self._first_rows = device, first_rows
+        self._kept: OrderedDict[str, Derived] = OrderedDict()
+        self._fingerprint = ""
+        self.prefer(Features())
+
+    def prefer(self, features: Features) -> None:
+        """Do as `features` says from now on."""
+        self._features = features
+        self._store = FeatureStore(Path(features.folder), features.budget_bytes, features.since)
+
+    def of_shard(self, live: LiveLearner, split: str, index: int, shard: OpenShard, content: str) -> Columns:
+        """The columns of a shard, whose digest is `content`, and what is derived of them for a learner."""
+        if live.view is None and live.frozen is None:
+            return shard.columns
+        names = {name: f"{content}/{name}" for name in shard.columns}
+        source = Source(shard.columns, names, split, index)
+        if live.view is not None and live.view.is_derived:
+            source = self._viewed(live, live.view, source)
+        if live.frozen is not None and live.frozen.is_derived:
+            return {**source.columns, **self._frozen(live, live.frozen, source)}
+        return source.columns
+
+    def of_rows(self, live: LiveLearner, columns: Columns) -> tuple[Columns, list[dict[str, Any]]]:
+        """A few rows with what is derived of them, and what each derivation costs a row."""
+        self.find_out(live)
+        costs = list[dict[str, Any]]()
+        for part in (live.view, live.frozen):
+            if part is None:
+                continue
+            cost: dict[str, Any] = {"key": part.identity, "name": part.name, "note": part_reason(part)}
+            if part.is_derived:
+                before, known = time.perf_counter(), set(columns)
+                made = self._compute(live, part, columns, "train")
+                seconds = time.perf_counter() - before
+                columns = made if isinstance(part, View) else {**columns, **made}
+                new = [column for name, column in made.items() if name not in known or isinstance(part, View)]
+                rows = max(1, len(new[0]) if new else 0)
+                cost |= {"row_seconds": seconds / rows, "row_bytes": sum(c.nbytes for c in new) / rows}
+            costs.append(cost)
+        return columns, costs
+
+    def find_out(self, live: LiveLearner) -> None:
+        """See what can be derived for a learner, unless that is known."""
+        view, frozen = live.view, live.frozen
+        if (view is None or view.reason is not None) and (frozen is None or frozen.trace is not None):
+            return
+        few = {name: column[:TRACED_ROWS] for name, column in self._first_rows().items()}
+        batch = next(batches(few, TRACED_ROWS, None, self._device, drop_last=False))
+        if view is not None:
+            view.find_out(batch)
+        if frozen is not None:
+            inline = (
+                f"the view is applied to each batch, since {view.reason}" if view is not None and view.reason else ""
+            )
+            frozen.find_out(batch if view is None or inline else view.of(batch), live.training_mode, inline)
+
+    def _viewed(self, live: LiveLearner, view: View, source: Source) -> Source:
+        key = self._digest([view.identity, sorted(source.names.values())])
+        columns = self._got(view.identity, source, lambda: key, lambda: self._compute(live, view, source.columns, ""))
+        return Source(columns, {name: f"{key}/{name}" for name in columns}, source.split, source.shard)
+
+    def _frozen(self, live: LiveLearner, frozen: Frozen, source: Source) -> Derived:
+        place = (source.split, source.shard)
+
+        def key() -> str:
+            if place not in frozen.keys:
+                frozen.keys[place] = self._key_of_inputs(live, frozen, source)
+            return frozen.keys[place]
+
+        compute = partial(self._compute, live, frozen, source.columns, source.split)
+        found = self._got(frozen.identity, source, key, compute)
+        # Models that share a key have the same columns in the same order; what each calls them is its own.
+        return dict(zip(frozen.columns(), found.values(), strict=True))
+
+    def _compute(self, live: LiveLearner, part: Frozen | View, columns: Columns, split: str) -> Derived:
+        """The definition of derived columns: canonical batches in the order of the shard."""
+        _set_mode(live, split)
+        found: dict[str, list[torch.Tensor]] = {}
+        with torch.no_grad():
+            for batch in batches(columns, CANONICAL_ROWS, None, self._device, drop_last=False):
+                made = (
+                    part.of(batch)
+                    if isinstance(part, View)
+                    else dict(zip(part.columns(), part.compute(batch), strict=True))
+                )
+                for name, column in made.items():
+                    found.setdefault(name, []).append(column.detach().cpu())
+        return {name: torch.cat(columns) for name, columns in found.items()}
+
+    def _key_of_inputs(self, live: LiveLearner, frozen: Frozen, source: Source) -> str:
+        """The key of what a frozen part makes of a shard: by what goes into it, batch after batch."""
+        _set_mode(live, source.split)
+        inputs = list[list[str]]()
+        with torch.no_grad():
+            for batch in batches(source.columns, CANONICAL_ROWS, None, self._device, drop_last=False):
+                known = {_place(column): source.names[name] for name, column in batch.items()}
+                inputs.append([_content(leaf, known) for leaf in frozen.inputs(batch)])
+        return self._digest([frozen.identity, inputs])
+
+    def _digest(self, parts: list[Any]) -> str:
+        self._fingerprint = self._fingerprint or digest(fingerprint(str(self._device)))
+        return digest([parts, CANONICAL_ROWS, self._fingerprint])
+
+    def _got(self, part: str, source: Source, key_of: Callable[[], str], compute: Callable[[], Derived]) -> Derived:
+        """Derived columns by the way that was chosen for them."""
+        way = self._features.way_of(part, source.split, source.shard)
+        if way == "recompute":
+            return compute()
+        key = key_of()
+        if (kept := self._kept.get(key)) is not None:
+            self._kept.move_to_end(key)
+            return kept
+        stored = self._store.read(key) if way == "materialize" else None
+        found = _tensors(stored) if stored is not None else compute()
+        if stored is None and way == "materialize" and self._store.write(key, _stored(found)):
+            return found  # what is on the disk need not be kept in memory as well
+        if stored is None:
+            self._keep(key, found)
+        return found
+
+    def _keep(self, key: str, columns: Derived) -> None:
+        self._kept[key] = columns
+        while (
+            self._kept
+            and sum(c.nbytes for kept in self._kept.values() for c in kept.values()) > self._features.memory_bytes
+        ):
+            self._kept.popitem(last=False)
+
+
+def part_reason(part: Frozen | View) -> str:
+    """Why a part is applied in each batch; empty where it is derived."""
+    return (part.reason if isinstance(part, View) else part.trace.reason if part.trace else "") or ""
+
+
+def _set_mode(live: LiveLearner, split: str) -> None:
+    if split == "train":
+        live.training_mode()
+    else:
+        live.module.eval()
+
+
+def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
+    return tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor._version
+
+
+def _content(leaf: Any, known: Mapping[tuple[Any, ...], str]) -> str:
+    """What tells an input from others: the column that it is, or its content."""
+    if not isinstance(leaf, torch.Tensor):
+        return repr(leaf)
+    if (name := known.get(_place(leaf))) is not None:
+        return name
+    found = hashlib.sha256(f"{dtype_name(leaf.dtype)} {tuple(leaf.shape)} {leaf.stride()}".encode())
+    found.update(tensor_bytes(leaf))
+    return found.hexdigest()
+
+
+def _stored(columns: Derived) -> list[Stored]:
+    return [
+        Stored(name, dtype_name(column.dtype), tuple(column.shape), tensor_bytes(column))
+        for name, column in columns.items()
+    ]
+
+
+def _tensors(stored: list[Stored]) -> Derived:
+    return {
+        column.name: torch.frombuffer(column.content, dtype=getattr(torch, column.dtype)).reshape(column.shape)
+        for column in stored
+    }

@@ -1,0 +1,260 @@
+"""Frozen sub-modules of a learner: what they give can stand in for running them.
+
+A frozen sub-module that gets nothing but what is a function of the rows (nothing random, nothing trained) is a derived
+column of every shard, defined as computed in batches of `CANONICAL_ROWS` rows in the order of the shard. The kernels
+read that column: the user's loss runs as it is, but in the place of the sub-module the rows of the column are given.
+Whether that is so is found out on a few rows (`Frozen.find_out`). Where it is not, the sub-module runs in each batch.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from cerebro.ids import digest
+from cerebro.training.identity import identity_of, tensor_digest
+from cerebro.training.probing import Run, close_rows, made_up, preserved, same, shaken
+from cerebro.training.randomness import set_generators
+
+CANONICAL_ROWS = 256
+TRACED_ROWS = 16
+_COLUMN = "\0frozen"
+
+Batch = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a frozen sub-module gives, without its rows."""
+
+    spec: TreeSpec
+    leaves: tuple[Any, ...]
+    """Of each tensor one row that was made up; of everything else the value."""
+
+    @classmethod
+    def like(cls, value: Any) -> "Output":
+        """The form of `value`, what a sub-module gave."""
+        leaves, spec = tree_flatten(value)
+        return cls(spec, tuple(made_up(leaf) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves))
+
+    @property
+    def tensors(self) -> int:
+        """How many tensors there are."""
+        return sum(isinstance(leaf, torch.Tensor) for leaf in self.leaves)
+
+    def of(self, rows: Sequence[torch.Tensor]) -> Any:
+        """An output with these tensors in it."""
+        left = iter(rows)
+        return tree_unflatten(
+            [next(left) if isinstance(leaf, torch.Tensor) else leaf for leaf in self.leaves], self.spec
+        )
+
+    def invented(self, rows: int) -> Any:
+        """An output that says nothing, of so many rows."""
+        return self.of([leaf.expand(rows, *leaf.shape[1:]) for leaf in self.leaves if isinstance(leaf, torch.Tensor)])
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """How the frozen sub-modules are used."""
+
+    outputs: Mapping[str, Output]
+    """What each gives, in the order in which they are called."""
+    needed: tuple[str, ...]
+    """Those whose output reaches what is trained; that of the others serves them alone."""
+    reason: str = ""
+    """Why they are run in each batch, if they are."""
+
+
+class Frozen:
+    """The frozen sub-modules of one learner.
+
+    `salt` tells them apart from others where what they are cannot be told.
+    """
+
+    def __init__(self, module: nn.Module, names: Sequence[str], loss: Callable[..., Any], salt: str) -> None:
+        self._module, self._loss = module, loss
+        self._parts = _parts(module, names)
+        tensors = [tensor for part in self._parts.values() for tensor in (*part.parameters(), *part.buffers())]
+        self.ids = {id(tensor) for tensor in tensors}
+        self.bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        self.weights = digest([tensor_digest(tensor) for tensor in tensors])
+        self.identity = digest([identity_of(list(self._parts.values())) or salt, self.weights])
+        self.name = ", ".join(names)
+        self.trace: Trace | None = None
+        self.keys: dict[tuple[str, int], str] = {}
+        """The key of the derived columns of a shard, by split and index."""
+
+    @property
+    def is_derived(self) -> bool:
+        """Whether columns stand in for the sub-modules."""
+        return self.trace is not None and not self.trace.reason
+
+    def loss(self, module: nn.Module, batch: Batch) -> Any:
+        """The user's loss of a batch, whose derived columns stand in for the sub-modules."""
+        if self.trace is None or self.trace.reason:
+            return self._loss(module, batch)
+        given = {
+            name: self.trace.outputs[name].of([batch.pop(column) for column in self._columns(name)])
+            for name in self.trace.needed
+        }
+        rows = len(next(iter(batch.values())))
+        for name, output in self.trace.outputs.items():
+            if name not in given:
+                given[name] = output.invented(rows)
+        with self._replaced(lambda name, _: lambda *args, **kwargs: given[name]):
+            return self._loss(module, batch)
+
+    def columns(self) -> list[str]:
+        """The names of the derived columns."""
+        assert self.trace is not None
+        return [column for name in self.trace.needed for column in self._columns(name)]
+
+    def compute(self, batch: Batch) -> list[torch.Tensor]:
+        """The derived columns of a canonical batch."""
+        assert self.trace is not None
+        run = Run(until=self.trace.needed[-1])
+        self._run(run, batch)
+        outputs = [leaf for name in self.trace.needed for leaf in tree_flatten(run.outputs[name])[0]]
+        return [leaf.detach().cpu() for leaf in outputs if isinstance(leaf, torch.Tensor)]
+
+    def inputs(self, batch: Batch) -> list[Any]:
+        """What the sub-modules get of a canonical batch; found without running them."""
+        assert self.trace is not None
+        rows = len(next(iter(batch.values())))
+        given = {name: output.invented(rows) for name, output in self.trace.outputs.items()}
+        run = Run(given, until=self.trace.needed[-1])
+        self._run(run, batch)
+        return [leaf for _, leaves in run.calls for leaf in leaves]
+
+    def find_out(self, batch: Mapping[str, torch.Tensor], training_mode: Callable[[], None], reason: str = "") -> None:
+        """Trace the use of the sub-modules on a few rows, unless `reason` says that they are run in each batch."""
+        if reason:
+            self.trace = Trace({}, (), reason)
+            return
+        others = [t for t in (*self._module.parameters(), *self._module.buffers()) if id(t) not in self.ids]
+        with preserved(others):
+            self.trace = self._traced(batch, training_mode, others)
+
+    def _traced(
+        self, batch: Mapping[str, torch.Tensor], training_mode: Callable[[], None], others: list[torch.Tensor]
+    ) -> Trace:
+        rows = len(next(iter(batch.values())))
+        training_mode()
+        first = self._seen(batch, Run(), 0)
+        if reason := self._misuse(first, rows):
+            return Trace({}, (), reason)
+        outputs = {name: Output.like(first.outputs[name]) for name, _ in first.calls}
+        self._module.eval()
+        measured = self._seen(batch, Run(first.outputs), 0)
+        if [name for name, _ in measured.calls] != list(outputs):
+            return Trace({}, (), f"{self.name} is used otherwise in evaluation mode")
+        shaken(others)
+        for before, set_mode in ((measured, self._module.eval), (first, training_mode)):
+            set_mode()
+            if not _same_calls(before, self._seen(batch, Run(first.outputs), 1)):
+                return Trace({}, (), f"what goes into {self.name} is not the same twice: it is random, or trained")
+            if not self._is_by_row(batch, first, before, rows):
+                return Trace({}, (), f"what goes into {self.name} depends on the other rows of the batch")
+        needed = tuple(self._needed(batch, outputs, first))
+        return Trace(outputs, needed, "" if needed else f"nothing depends on what {self.name} gives")
+
+    def _misuse(self, run: Run, rows: int) -> str:
+        for name in self._parts:
+            count = sum(called == name for called, _ in run.calls)
+            if count != 1:
+                return f"{name} is called {count} times in a batch"
+        if run.changed:
+            return f"{run.changed[0]} changes what goes into it in place"
+        for name, leaves in run.calls:
+            if any(isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in leaves):
+                return f"what goes into {name} is trained"
+            found = tree_flatten(run.outputs[name])[0]
+            tensors = [leaf for leaf in found if isinstance(leaf, torch.Tensor)]
+            if not tensors or any(leaf.dim() == 0 or len(leaf) != rows for leaf in tensors):
+                return f"{name} does not give tensors with a row for each row of the batch"
+        return ""
+
+    def _is_by_row(self, batch: Mapping[str, torch.Tensor], first: Run, whole: Run, rows: int) -> bool:
+        half = rows // 2
+        if not half:
+            return True
+        few = {name: column[:half] for name, column in batch.items()}
+        outputs = {name: _head(output, half) for name, output in first.outputs.items()}
+        part = self._seen(few, Run(outputs), 1)
+        if [name for name, _ in part.calls] != [name for name, _ in whole.calls]:
+            return False
+        pairs = [
+            pair for (_, a), (_, b) in zip(whole.calls, part.calls, strict=True) for pair in zip(a, b, strict=True)
+        ]
+        return all(close_rows(one, other, rows, half) for one, other in pairs)
+
+    def _needed(self, batch: Mapping[str, torch.Tensor], outputs: Mapping[str, Output], first: Run) -> Iterator[str]:
+        """The sub-modules without whose output the loss or the module's output would be another."""
+        rows = len(next(iter(batch.values())))
+        expected = self._seen(batch, Run(first.outputs), 2).result
+        for name in outputs:
+            found = self._seen(batch, Run({**first.outputs, name: outputs[name].invented(rows)}), 2).result
+            if not same(expected, found, finite=True):
+                yield name
+
+    def _seen(self, batch: Mapping[str, torch.Tensor], run: Run, key: int) -> Run:
+        set_generators(("trace", key))
+        self._run(run, {name: column.clone() for name, column in batch.items()})
+        return run
+
+    def _run(self, run: Run, batch: Batch) -> None:
+        with self._replaced(run.forward), run.watching(self._module):
+            run.result = [*run.result, *tree_flatten(self._loss(self._module, batch))[0]]
+
+    @contextmanager
+    def _replaced(self, forward: Callable[[str, Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+        """Other functions in the place of what the sub-modules compute; the module itself stays as it is."""
+        own = {name: vars(part)["forward"] for name, part in self._parts.items() if "forward" in vars(part)}
+        for name, part in self._parts.items():
+            part.forward = forward(name, part.forward)
+        try:
+            yield
+        finally:
+            for name, part in self._parts.items():
+                del part.forward
+                if name in own:
+                    part.forward = own[name]
+
+    def _columns(self, name: str) -> list[str]:
+        assert self.trace is not None
+        return [f"{_COLUMN}/{name}/{index}" for index in range(self.trace.outputs[name].tensors)]
+
+
+def freeze(module: nn.Module, names: Sequence[str]) -> None:
+    """Take gradients from sub-modules, and put them into evaluation mode."""
+    for name in names:
+        module.get_submodule(name).requires_grad_(False).eval()
+
+
+def _parts(module: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
+    """The frozen sub-modules by name, those within others left out; lists of modules count as their members."""
+    found = dict[str, nn.Module]()
+    for name in names:
+        if any(name != other and name.startswith(f"{other}.") for other in names):
+            continue
+        part = module.get_submodule(name)
+        if isinstance(part, nn.ModuleList | nn.ModuleDict):
+            found |= _parts(module, [f"{name}.{child}" for child, _ in part.named_children()])
+        else:
+            found[name] = part
+    return found
+
+
+def _same_calls(one: Run, other: Run) -> bool:
+    pairs = zip(one.calls, other.calls, strict=False)
+    return len(one.calls) == len(other.calls) and all(a == b and same(c, d) for (a, c), (b, d) in pairs)
+
+
+def _head(output: Any, rows: int) -> Any:
+    leaves, spec = tree_flatten(output)
+    return tree_unflatten([leaf[:rows] if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves], spec)
