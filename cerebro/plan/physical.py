@@ -68,6 +68,18 @@ class Materialize(Node):
 
 
 @dataclass(frozen=True)
+class InBatch(Node):
+    """What models could derive alike, but each has to compute in each of its batches."""
+
+    name: str
+    models: int
+    reason: str
+
+    def label(self) -> str:
+        return f"InBatch  {self.name} for {count_text(self.models, 'model')}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class Hop(Node):
     """Models hop between workers; each unit is one model on one shard."""
 
@@ -76,7 +88,7 @@ class Hop(Node):
     policy: str
     order: str
     engine: str
-    derived: tuple[Materialize, ...] = ()
+    derived: tuple[Materialize | InBatch, ...] = ()
 
     def label(self) -> str:
         chain = self.workload.chains[0]

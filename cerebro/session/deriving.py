@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from cerebro.optimizer.materialize import Choice, Place, Prefix, Room, choose
 from cerebro.plan.cost import Profile
 from cerebro.plan.features import MODES, Features
 from cerebro.plan.logical import Scan
-from cerebro.plan.physical import Materialize
+from cerebro.plan.physical import InBatch, Materialize
 
 _FREE_SHARE = 0.5
 """The share of a disk's free bytes that is taken at most."""
@@ -25,7 +26,7 @@ class Deriving:
     features: Features
     profiles: Mapping[str, Profile]
     """The profiles, with what the columns cost in them."""
-    nodes: tuple[Materialize, ...] = ()
+    nodes: tuple[Materialize | InBatch, ...] = ()
 
 
 def as_features(value: Features | str, folder: Path) -> Features:
@@ -45,8 +46,9 @@ def derive(
 ) -> Deriving:
     """What to do about the derived columns of models that are to be trained for so many `epochs` each."""
     prefixes = _prefixes(profiles, epochs)
+    in_batch = _in_batch(profiles)
     if not prefixes:
-        return Deriving(features, profiles)
+        return Deriving(features, profiles, in_batch)
     rows = _rows(scan)
     stores = features.mode in ("auto", "materialize")
     room = Room(_budget_bytes(features) if stores else 0, features.memory_bytes, workers)
@@ -57,7 +59,7 @@ def derive(
     return Deriving(
         replace(features, stored=stored, since=time.time()),
         _with_costs(profiles, choices, sum(rows.values())),
-        tuple(_node(choice, rows, features) for choice in choices),
+        (*(_node(choice, rows, features) for choice in choices), *in_batch),
     )
 
 
@@ -71,6 +73,11 @@ def _prefixes(profiles: Mapping[str, Profile], epochs: Mapping[str, int]) -> lis
             before = found.get(part.key) or Prefix(part.key, part.name, 0, 0, part.row_seconds, part.row_bytes)
             found[part.key] = replace(before, models=before.models + 1, epochs=before.epochs + epochs[model])
     return list(found.values())
+
+
+def _in_batch(profiles: Mapping[str, Profile]) -> tuple[InBatch, ...]:
+    found = Counter((part.name, part.note) for profile in profiles.values() for part in profile.derived if part.note)
+    return tuple(InBatch(name, models, reason) for (name, reason), models in found.items())
 
 
 def _rows(scan: Scan) -> dict[Place, int]:

@@ -42,7 +42,7 @@ class FeatureStore:
     """
 
     def __init__(self, folder: Path, budget_bytes: int, since: float) -> None:
-        self._folder, self._budget_bytes, self._since = folder, budget_bytes, since
+        self.folder, self._budget_bytes, self._since = folder, budget_bytes, since
         self._verified: dict[str, tuple[int, int]] = {}
 
     def read(self, key: str) -> list[Stored] | None:
@@ -53,10 +53,12 @@ class FeatureStore:
                 status = os.fstat(file.fileno())
                 mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
             stamp = (status.st_ino, status.st_size)
-            found = _parsed(mapped, key, verify=self._verified.get(key) != stamp)
+            found = parsed(mapped, key, verify=self._verified.get(key) != stamp)
             if self._verified.get(key) != stamp:
                 os.utime(path)
-        except (OSError, ValueError, KeyError, TypeError, struct.error):
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
             return None
@@ -65,27 +67,32 @@ class FeatureStore:
 
     def write(self, key: str, columns: Sequence[Stored]) -> bool:
         """Keep columns under `key`, if there is room; gives whether they are kept."""
-        head, contents = _laid_out(key, columns)
-        size = len(head) + sum(len(content) for content in contents)
-        temporary = self._folder / f"{_TEMPORARY}{os.getpid()}-{key}"
+        contents = encoded(key, columns)
+        temporary = self.folder / f"{_TEMPORARY}{os.getpid()}-{key}"
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not self._has_room(size):
+            if not self.has_room(sum(len(content) for content in contents), key):
                 return False
-            _write_synced(temporary, [head, *contents])
+            _write_synced(temporary, contents)
             temporary.rename(self._path(key))
-            sync_folder(self._folder)
+            sync_folder(self.folder)
         except OSError:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             return False
         return True
 
-    def _has_room(self, size: int) -> bool:
+    def has_room(self, size: int, key: str) -> bool:
+        """Whether `size` bytes more can be kept under `key`; what that needs is dropped.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         files = dict[Path, os.stat_result]()
-        for path in self._folder.iterdir():
+        for path in self.folder.iterdir():
             with suppress(OSError):  # another worker may have dropped it
-                files[path] = path.stat()
+                if key not in path.name:  # its parts, which are to go
+                    files[path] = path.stat()
         left = self._budget_bytes - sum(status.st_size for status in files.values()) - size
         old = sorted((path for path in files if files[path].st_mtime < self._since), key=lambda p: files[p].st_mtime)
         if left + sum(files[path].st_size for path in old) < 0:
@@ -97,12 +104,16 @@ class FeatureStore:
             left += files[path].st_size
         return True
 
+    def holds(self, key: str) -> bool:
+        """Whether there is a file for `key`."""
+        return self._path(key).exists()
+
     def _path(self, key: str) -> Path:
-        return self._folder / f"{key}{_SUFFIX}"
+        return self.folder / f"{key}{_SUFFIX}"
 
 
-def _laid_out(key: str, columns: Sequence[Stored]) -> tuple[bytes, list[bytes | memoryview]]:
-    """The head of a file, and what follows it."""
+def encoded(key: str, columns: Sequence[Stored]) -> list[bytes | memoryview]:
+    """A file of columns: a head with the hash of all else, and the contents, each at a multiple of 64 bytes."""
     contents, rows = list[bytes | memoryview](), list[list[object]]()
     offset = 0
     for column in columns:
@@ -115,15 +126,17 @@ def _laid_out(key: str, columns: Sequence[Stored]) -> tuple[bytes, list[bytes | 
     found = hashlib.sha256(text)
     for content in contents:
         found.update(content)
-    return _PREFIX.pack(_MAGIC, found.digest(), len(text)) + text, contents
+    return [_PREFIX.pack(_MAGIC, found.digest(), len(text)) + text, *contents]
 
 
-def _parsed(file: memoryview, key: str, verify: bool) -> list[Stored]:
+def parsed(file: memoryview, key: str, verify: bool) -> list[Stored]:
     """The columns in a file.
 
     Raises:
-        ValueError: it is not what was written.
+        ValueError: it is not what was written under `key`.
     """
+    if len(file) < _PREFIX.size:
+        raise ValueError("cut short")
     magic, expected, length = _PREFIX.unpack_from(file)
     if magic != _MAGIC or (verify and hashlib.sha256(file[_PREFIX.size :]).digest() != expected):
         raise ValueError("damaged")

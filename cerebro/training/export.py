@@ -49,7 +49,7 @@ def built(
         set_generators(init_key)
         learner = call_build(build, config)
     frozen = Frozen(learner.module, learner.freeze, learner.loss, "") if learner.freeze else None
-    check_frozen(scalars_of(split(state)), None if frozen is None else frozen.weights)
+    check_frozen(scalars_of(split(state)), frozen)
     kept = {
         name: tensor.detach() for name, tensor in _own(learner.module).items() if frozen and id(tensor) in frozen.ids
     }

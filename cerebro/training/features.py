@@ -8,17 +8,19 @@ so no analysis of code has to be trusted for two models to share a column.
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 
 from cerebro.ids import digest
 from cerebro.plan.features import Features
 from cerebro.storage.dataset import OpenShard
+from cerebro.storage.feature_parts import Parts
 from cerebro.storage.features import FeatureStore, Stored
 from cerebro.training.fingerprint import fingerprint
 from cerebro.training.frozen import CANONICAL_ROWS, TRACED_ROWS, Frozen
@@ -29,6 +31,9 @@ from cerebro.training.train import Columns, batches
 from cerebro.training.view import View
 
 Derived = dict[str, torch.Tensor]
+Compute = Callable[[Columns], Derived]
+PARTS = 8
+"""In so many parts at most a shard is shared out among workers that compute its columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,7 @@ class DerivedColumns:
     def __init__(self, device: torch.device, first_rows: Callable[[], Columns]) -> None:
         self._device, self._first_rows = device, first_rows
         self._kept: OrderedDict[str, Derived] = OrderedDict()
+        self._weights: WeakValueDictionary[str, Frozen] = WeakValueDictionary()
         self._fingerprint = ""
         self.prefer(Features())
 
@@ -55,6 +61,12 @@ class DerivedColumns:
         """Do as `features` says from now on."""
         self._features = features
         self._store = FeatureStore(Path(features.folder), features.budget_bytes, features.since)
+
+    def share_weights(self, frozen: Frozen) -> None:
+        """Keep frozen weights once for all learners that have the same."""
+        first = self._weights.setdefault(frozen.weights, frozen)
+        if first is not frozen:
+            frozen.borrow(first)
 
     def of_shard(self, live: LiveLearner, split: str, index: int, shard: OpenShard, content: str) -> Columns:
         """The columns of a shard, whose digest is `content`, and what is derived of them for a learner."""
@@ -78,7 +90,7 @@ class DerivedColumns:
             cost: dict[str, Any] = {"key": part.identity, "name": part.name, "note": part_reason(part)}
             if part.is_derived:
                 before, known = time.perf_counter(), set(columns)
-                made = self._compute(live, part, columns, "train")
+                made = self._compute(live, part, "train", columns)
                 seconds = time.perf_counter() - before
                 columns = made if isinstance(part, View) else {**columns, **made}
                 new = [column for name, column in made.items() if name not in known or isinstance(part, View)]
@@ -104,7 +116,8 @@ class DerivedColumns:
 
     def _viewed(self, live: LiveLearner, view: View, source: Source) -> Source:
         key = self._digest([view.identity, sorted(source.names.values())])
-        columns = self._got(view.identity, source, lambda: key, lambda: self._compute(live, view, source.columns, ""))
+        compute = partial(self._compute, live, view, source.split)
+        columns = self._got(view.identity, source, lambda: key, compute, 0)
         return Source(columns, {name: f"{key}/{name}" for name in columns}, source.split, source.shard)
 
     def _frozen(self, live: LiveLearner, frozen: Frozen, source: Source) -> Derived:
@@ -115,12 +128,12 @@ class DerivedColumns:
                 frozen.keys[place] = self._key_of_inputs(live, frozen, source)
             return frozen.keys[place]
 
-        compute = partial(self._compute, live, frozen, source.columns, source.split)
-        found = self._got(frozen.identity, source, key, compute)
+        compute = partial(self._compute, live, frozen, source.split)
+        found = self._got(frozen.identity, source, key, compute, frozen.row_bytes)
         # Models that share a key have the same columns in the same order; what each calls them is its own.
         return dict(zip(frozen.columns(), found.values(), strict=True))
 
-    def _compute(self, live: LiveLearner, part: Frozen | View, columns: Columns, split: str) -> Derived:
+    def _compute(self, live: LiveLearner, part: Frozen | View, split: str, columns: Columns) -> Derived:
         """The definition of derived columns: canonical batches in the order of the shard."""
         _set_mode(live, split)
         found: dict[str, list[torch.Tensor]] = {}
@@ -133,7 +146,7 @@ class DerivedColumns:
                 )
                 for name, column in made.items():
                     found.setdefault(name, []).append(column.detach().cpu())
-        return {name: torch.cat(columns) for name, columns in found.items()}
+        return {name: torch.cat(made) for name, made in found.items()}
 
     def _key_of_inputs(self, live: LiveLearner, frozen: Frozen, source: Source) -> str:
         """The key of what a frozen part makes of a shard: by what goes into it, batch after batch."""
@@ -149,22 +162,53 @@ class DerivedColumns:
         self._fingerprint = self._fingerprint or digest(fingerprint(str(self._device)))
         return digest([parts, CANONICAL_ROWS, self._fingerprint])
 
-    def _got(self, part: str, source: Source, key_of: Callable[[], str], compute: Callable[[], Derived]) -> Derived:
+    def _got(self, part: str, source: Source, key_of: Callable[[], str], compute: Compute, row_bytes: int) -> Derived:
         """Derived columns by the way that was chosen for them."""
         way = self._features.way_of(part, source.split, source.shard)
         if way == "recompute":
-            return compute()
+            return compute(source.columns)
         key = key_of()
         if (kept := self._kept.get(key)) is not None:
             self._kept.move_to_end(key)
             return kept
-        stored = self._store.read(key) if way == "materialize" else None
-        found = _tensors(stored) if stored is not None else compute()
-        if stored is None and way == "materialize" and self._store.write(key, _stored(found)):
-            return found  # what is on the disk need not be kept in memory as well
-        if stored is None:
+        if way == "materialize":
+            return self._materialized(key, source.columns, compute, row_bytes)
+        found = compute(source.columns)
+        self._keep(key, found)
+        return found
+
+    def _materialized(self, key: str, columns: Columns, compute: Compute, row_bytes: int) -> Derived:
+        """Derived columns from the store; all workers that need them now put them there, each a part."""
+        stored = self._store.read(key)
+        found = _tensors(stored) if stored is not None else self._stored_together(key, columns, compute, row_bytes)
+        if found is None:  # there is no room
+            found = compute(columns)
             self._keep(key, found)
         return found
+
+    def _stored_together(self, key: str, columns: Columns, compute: Compute, row_bytes: int) -> Derived | None:
+        rows = len(next(iter(columns.values())))
+        step = -(-rows // (PARTS * CANONICAL_ROWS)) * CANONICAL_ROWS
+
+        def made(part: int) -> list[Stored]:
+            few = {name: column[part * step : (part + 1) * step] for name, column in columns.items()}
+            return _stored(compute(few))
+
+        try:
+            if not self._store.has_room(rows * row_bytes, key):
+                return None
+            parts = Parts(self._store.folder, key, -(-rows // step))
+            gathered = parts.gathered(made, lambda: self._store.holds(key))
+            if gathered is not None:
+                found = _joined([_tensors(part) for part in gathered])
+                if not self._store.holds(key) and not self._store.write(key, _stored(found)):
+                    self._keep(key, found)
+                parts.remove()
+                return found
+            stored = self._store.read(key)
+        except OSError:  # a full disk, or one that is read-only
+            return None
+        return None if stored is None else _tensors(stored)
 
     def _keep(self, key: str, columns: Derived) -> None:
         self._kept[key] = columns
@@ -209,7 +253,11 @@ def _stored(columns: Derived) -> list[Stored]:
     ]
 
 
-def _tensors(stored: list[Stored]) -> Derived:
+def _joined(parts: Sequence[Derived]) -> Derived:
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _tensors(stored: Sequence[Stored]) -> Derived:
     return {
         column.name: torch.frombuffer(column.content, dtype=getattr(torch, column.dtype)).reshape(column.shape)
         for column in stored

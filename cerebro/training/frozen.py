@@ -6,7 +6,7 @@ read that column: the user's loss runs as it is, but in the place of the sub-mod
 Whether that is so is found out on a few rows (`Frozen.find_out`). Where it is not, the sub-module runs in each batch.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -79,10 +79,9 @@ class Frozen:
     def __init__(self, module: nn.Module, names: Sequence[str], loss: Callable[..., Any], salt: str) -> None:
         self._module, self._loss = module, loss
         self._parts = _parts(module, names)
-        tensors = [tensor for part in self._parts.values() for tensor in (*part.parameters(), *part.buffers())]
-        self.ids = {id(tensor) for tensor in tensors}
-        self.bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-        self.weights = digest([tensor_digest(tensor) for tensor in tensors])
+        self._tensors = _tensors(self._parts.values())
+        self.ids = {id(tensor) for tensor in self._tensors}
+        self.weights = weights_digest(self._parts.values())
         self.identity = digest([identity_of(list(self._parts.values())) or salt, self.weights])
         self.name = ", ".join(names)
         self.trace: Trace | None = None
@@ -90,9 +89,26 @@ class Frozen:
         """The key of the derived columns of a shard, by split and index."""
 
     @property
+    def description(self) -> dict[str, Any]:
+        """What a state that was trained with them says of them, as JSON."""
+        return {"parts": list(self._parts), "weights": self.weights}
+
+    @property
     def is_derived(self) -> bool:
         """Whether columns stand in for the sub-modules."""
         return self.trace is not None and not self.trace.reason
+
+    @property
+    def row_bytes(self) -> int:
+        """What the derived columns take for a row."""
+        assert self.trace is not None
+        leaves = [leaf for name in self.trace.needed for leaf in self.trace.outputs[name].leaves]
+        return sum(leaf.nbytes for leaf in leaves if isinstance(leaf, torch.Tensor))
+
+    def borrow(self, other: "Frozen") -> None:
+        """Use the memory of another learner's frozen weights, which are the same."""
+        for own, theirs in zip(self._tensors, other._tensors, strict=True):
+            own.data = theirs.data
 
     def loss(self, module: nn.Module, batch: Batch) -> Any:
         """The user's loss of a batch, whose derived columns stand in for the sub-modules."""
@@ -234,6 +250,15 @@ def freeze(module: nn.Module, names: Sequence[str]) -> None:
     """Take gradients from sub-modules, and put them into evaluation mode."""
     for name in names:
         module.get_submodule(name).requires_grad_(False).eval()
+
+
+def weights_digest(parts: Iterable[nn.Module]) -> str:
+    """The digest of all parameters and buffers of some modules."""
+    return digest([tensor_digest(tensor) for tensor in _tensors(parts)])
+
+
+def _tensors(parts: Iterable[nn.Module]) -> list[torch.Tensor]:
+    return [tensor for part in parts for tensor in (*part.parameters(), *part.buffers())]
 
 
 def _parts(module: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:

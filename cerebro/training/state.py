@@ -14,7 +14,14 @@ from typing import Any, Literal
 import torch
 
 from cerebro.errors import ModelError
-from cerebro.training.adoption import adopt_module, adopt_optimizer, check_module, fast_forward, parameters_of
+from cerebro.training.adoption import (
+    adopt_frozen,
+    adopt_module,
+    adopt_optimizer,
+    check_module,
+    fast_forward,
+    parameters_of,
+)
 from cerebro.training.frozen import Frozen
 from cerebro.training.layout import Entry, Layout, dtype_name, head_of, payload_of, scalars_of, split
 
@@ -94,8 +101,9 @@ class LiveState:
         parts, found = split(state), read_tensors(state)
         own, weights = self._module_tensors(), {name: t for name, t in found.items() if name.startswith("module/")}
         scalars = scalars_of(parts)
+        if (frozen := scalars.get("frozen")) is not None:
+            own = adopt_frozen(self.module, own, frozen)
         check_module(own, weights)
-        self._check_frozen(scalars)
         if optimizer == "keep":
             adopt_optimizer(self.optimizer, found, scalars)
             if self.schedule is not None:
@@ -181,14 +189,10 @@ class LiveState:
         ]
         schedule = self.schedule.state_dict() if self.schedule is not None else None
         scalars = {"optimizer": items, "groups": groups, "schedule": schedule}
-        return scalars if self._frozen is None else {**scalars, "frozen": self._frozen.weights}
-
-    def _check_frozen(self, scalars: Mapping[str, Any]) -> None:
-        """The frozen weights are not in the state, but they must be those that it was trained with."""
-        check_frozen(scalars, None if self._frozen is None else self._frozen.weights)
+        return scalars if self._frozen is None else {**scalars, "frozen": self._frozen.description}
 
     def _restore_scalars(self, scalars: Mapping[str, Any]) -> None:
-        self._check_frozen(scalars)
+        check_frozen(scalars, self._frozen)
         parameters = parameters_of(self.optimizer)
         for index, key, value in scalars["optimizer"]:
             self.optimizer.state[parameters[index]][key] = value
@@ -198,20 +202,23 @@ class LiveState:
             self.schedule.load_state_dict(scalars["schedule"])
 
 
-def check_frozen(scalars: Mapping[str, Any], weights: str | None) -> None:
-    """Check that the frozen sub-modules have the weights that a state was trained with.
+def check_frozen(scalars: Mapping[str, Any], frozen: Frozen | None) -> None:
+    """Check that the frozen sub-modules are those that a state was trained with: their weights are not in it.
 
     Raises:
-        ModelError: they do not.
+        ModelError: they are not.
     """
-    expected = scalars.get("frozen")
-    if expected != weights:
-        raise ModelError(
-            "Learner.freeze: the state was trained with "
-            + ("no frozen sub-module" if expected is None else f"frozen weights of digest {expected[:12]}")
-            + (", build froze none now" if weights is None else f", build gave some of digest {weights[:12]} now")
-            + "; build must give the same frozen weights whenever it is called"
-        )
+    expected, found = scalars.get("frozen"), None if frozen is None else frozen.description
+    if expected == found:
+        return
+    before, now = (
+        "none" if told is None else f"{', '.join(told['parts'])} (weights {told['weights'][:12]})"
+        for told in (expected, found)
+    )
+    raise ModelError(
+        f"Learner.freeze: the state was trained with these sub-modules frozen: {before}; build gave now: {now}; "
+        "it must give the same frozen weights whenever it is called"
+    )
 
 
 def read_tensors(state: memoryview) -> dict[str, torch.Tensor]:

@@ -153,7 +153,10 @@ class Trainer:
         """A learner as `build` gives it."""
         self._modes.restore()
         config, label = self._member(model).config, self._shards.dataset.label
-        return build_learner(self._program.build, config, self._key(model, "init"), label, self._device)
+        live = build_learner(self._program.build, config, self._key(model, "init"), label, self._device)
+        if live.frozen is not None:
+            self._derived.share_weights(live.frozen)
+        return live
 
     def _member(self, model: str) -> Member:
         assert model in self._members, f"{model} was not introduced"

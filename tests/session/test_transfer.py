@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import cerebro
+from cerebro.errors import ModelError
 from cerebro.plan.features import Features
 from cerebro.plan.order import visit_orders
 from cerebro.streams import permutation
@@ -141,6 +142,27 @@ def test_a_clone_starts_from_the_trained_part(declared, tmp_path):
     done = single.fit(workers=1, store=tmp_path, progress=False)
     assert digests(done).keys() == {"m001", "m002"}
     assert done.replay("m002").identical
+
+
+def build_by_name(config):
+    """As `build_transfer`; a config can say in one word what is frozen."""
+    return build_transfer(
+        {**config, "freeze": {"backbone": ["backbone"], "some": ["backbone.0", "backbone.1"]}[config["frozen"]]}
+    )
+
+
+def test_a_clone_can_unfreeze_but_not_freeze_what_was_trained(declared, tmp_path):
+    single = replace(
+        declared, build=build_by_name, search=cerebro.Grid({"frozen": ["backbone"], "lr": [0.01]}), source=None
+    )
+    handle = single.start(workers=1, store=tmp_path, progress=False)
+    handle.wait()
+    assert handle.clone("m001", warm=True, optimizer="reset", frozen="some").accepted
+    done = single.fit(workers=1, store=tmp_path, progress=False)
+    assert done.replay("m002").identical
+    assert not torch.equal(done.load("m001").backbone[4].weight, done.load("m002").backbone[4].weight)
+    with pytest.raises(ModelError, match="the clone would freeze backbone.4.bias, which the ancestor has trained"):
+        single.start(workers=1, store=tmp_path, progress=False).clone("m002", warm=True, frozen="backbone")
 
 
 def test_a_plan_says_what_is_shared(declared, result, tmp_path):

@@ -116,7 +116,7 @@ def test_a_state_is_refused_by_other_frozen_weights(shards):
         torch.manual_seed(1)
         return build_transfer(config)
 
-    with pytest.raises(ModelError, match="build must give the same frozen weights"):
+    with pytest.raises(ModelError, match="it must give the same frozen weights"):
         trainer_of(build_other, shards, {}).visit(Unit("m001", "train", 1, 2, 2), memoryview(state))
 
 
