@@ -161,7 +161,7 @@ def test_a_clone_can_unfreeze_but_not_freeze_what_was_trained(declared, tmp_path
     done = single.fit(workers=1, store=tmp_path, progress=False)
     assert done.replay("m002").identical
     assert not torch.equal(done.load("m001").backbone[4].weight, done.load("m002").backbone[4].weight)
-    with pytest.raises(ModelError, match="the clone would freeze backbone.4.bias, which the ancestor has trained"):
+    with pytest.raises(ModelError, match=r"the clone would freeze backbone\.4\.bias, which the ancestor has trained"):
         single.start(workers=1, store=tmp_path, progress=False).clone("m002", warm=True, frozen="backbone")
 
 
