@@ -6,7 +6,7 @@ read that column: the user's loss runs as it is, but in the place of the sub-mod
 Whether that is so is found out on a few rows (`Frozen.find_out`). Where it is not, the sub-module runs in each batch.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from cerebro.ids import digest
 from cerebro.training.identity import identity_of, tensor_digest
-from cerebro.training.probing import Run, close_rows, made_up, preserved, same, shaken
+from cerebro.training.probing import Run, close_rows, is_tensor, made_up, preserved, same, shaken
 from cerebro.training.randomness import set_generators
 
 CANONICAL_ROWS = 256
@@ -25,6 +25,8 @@ TRACED_ROWS = 16
 _COLUMN = "\0frozen"
 
 Batch = dict[str, torch.Tensor]
+Leaf = tuple[str, int]
+"""A frozen sub-module, and the place of a tensor in what it gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +41,15 @@ class Output:
     def like(cls, value: Any) -> "Output":
         """The form of `value`, what a sub-module gave."""
         leaves, spec = tree_flatten(value)
-        return cls(spec, tuple(made_up(leaf) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves))
+        return cls(spec, tuple(made_up(leaf) if is_tensor(leaf) else leaf for leaf in leaves))
 
-    @property
-    def tensors(self) -> int:
-        """How many tensors there are."""
-        return sum(isinstance(leaf, torch.Tensor) for leaf in self.leaves)
-
-    def of(self, rows: Sequence[torch.Tensor]) -> Any:
-        """An output with these tensors in it."""
-        left = iter(rows)
-        return tree_unflatten(
-            [next(left) if isinstance(leaf, torch.Tensor) else leaf for leaf in self.leaves], self.spec
-        )
-
-    def invented(self, rows: int) -> Any:
-        """An output that says nothing, of so many rows."""
-        return self.of([leaf.expand(rows, *leaf.shape[1:]) for leaf in self.leaves if isinstance(leaf, torch.Tensor)])
+    def filled(self, rows: int, given: Mapping[int, torch.Tensor]) -> Any:
+        """An output of so many rows with these tensors in it; all others say nothing."""
+        leaves = [
+            given[index] if index in given else leaf.expand(rows, *leaf.shape[1:]) if is_tensor(leaf) else leaf
+            for index, leaf in enumerate(self.leaves)
+        ]
+        return tree_unflatten(leaves, self.spec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +58,8 @@ class Trace:
 
     outputs: Mapping[str, Output]
     """What each gives, in the order in which they are called."""
-    needed: tuple[str, ...]
-    """Those whose output reaches what is trained; that of the others serves them alone."""
+    needed: tuple[Leaf, ...]
+    """What of that reaches what is trained; the rest serves the sub-modules alone."""
     reason: str = ""
     """Why they are run in each batch, if they are."""
 
@@ -101,9 +95,8 @@ class Frozen:
     @property
     def row_bytes(self) -> int:
         """What the derived columns take for a row."""
-        assert self.trace is not None
-        leaves = [leaf for name in self.trace.needed for leaf in self.trace.outputs[name].leaves]
-        return sum(leaf.nbytes for leaf in leaves if isinstance(leaf, torch.Tensor))
+        trace = self._known
+        return sum(trace.outputs[name].leaves[index].nbytes for name, index in trace.needed)
 
     def borrow(self, other: "Frozen") -> None:
         """Use the memory of another learner's frozen weights, which are the same."""
@@ -112,40 +105,41 @@ class Frozen:
 
     def loss(self, module: nn.Module, batch: Batch) -> Any:
         """The user's loss of a batch, whose derived columns stand in for the sub-modules."""
-        if self.trace is None or self.trace.reason:
+        trace = self._known
+        if trace.reason:
             return self._loss(module, batch)
-        given = {
-            name: self.trace.outputs[name].of([batch.pop(column) for column in self._columns(name)])
-            for name in self.trace.needed
-        }
-        rows = len(next(iter(batch.values())))
-        for name, output in self.trace.outputs.items():
-            if name not in given:
-                given[name] = output.invented(rows)
-        with self._replaced(lambda name, _: lambda *args, **kwargs: given[name]):
+        given = dict[str, dict[int, torch.Tensor]]()
+        for (name, index), column in zip(trace.needed, self.columns(), strict=True):
+            given.setdefault(name, {})[index] = batch.pop(column)
+        rows = _rows(batch)
+        outputs = {name: output.filled(rows, given.get(name, {})) for name, output in trace.outputs.items()}
+        with self._replaced(lambda name, _: lambda *args, **kwargs: outputs[name]):
             return self._loss(module, batch)
 
     def columns(self) -> list[str]:
         """The names of the derived columns."""
-        assert self.trace is not None
-        return [column for name in self.trace.needed for column in self._columns(name)]
+        return [f"{_COLUMN}/{name}/{index}" for name, index in self._known.needed]
 
     def compute(self, batch: Batch) -> list[torch.Tensor]:
         """The derived columns of a canonical batch."""
-        assert self.trace is not None
-        run = Run(until=self.trace.needed[-1])
+        trace = self._known
+        run = Run(until=trace.needed[-1][0])
         self._run(run, batch)
-        outputs = [leaf for name in self.trace.needed for leaf in tree_flatten(run.outputs[name])[0]]
-        return [leaf.detach().cpu() for leaf in outputs if isinstance(leaf, torch.Tensor)]
+        leaves = {name: tree_flatten(output)[0] for name, output in run.outputs.items()}
+        return [leaves[name][index].detach().cpu() for name, index in trace.needed]
 
     def inputs(self, batch: Batch) -> list[Any]:
         """What the sub-modules get of a canonical batch; found without running them."""
-        assert self.trace is not None
-        rows = len(next(iter(batch.values())))
-        given = {name: output.invented(rows) for name, output in self.trace.outputs.items()}
-        run = Run(given, until=self.trace.needed[-1])
+        trace, rows = self._known, _rows(batch)
+        given = {name: output.filled(rows, {}) for name, output in trace.outputs.items()}
+        run = Run(given, until=trace.needed[-1][0])
         self._run(run, batch)
         return [leaf for _, leaves in run.calls for leaf in leaves]
+
+    @property
+    def _known(self) -> Trace:
+        assert self.trace is not None, "nobody has found out yet how the sub-modules are used"
+        return self.trace
 
     def find_out(self, batch: Mapping[str, torch.Tensor], training_mode: Callable[[], None], reason: str = "") -> None:
         """Trace the use of the sub-modules on a few rows, unless `reason` says that they are run in each batch."""
@@ -159,7 +153,7 @@ class Frozen:
     def _traced(
         self, batch: Mapping[str, torch.Tensor], training_mode: Callable[[], None], others: list[torch.Tensor]
     ) -> Trace:
-        rows = len(next(iter(batch.values())))
+        rows = _rows(batch)
         training_mode()
         first = self._seen(batch, Run(), 0)
         if reason := self._misuse(first, rows):
@@ -176,7 +170,7 @@ class Frozen:
                 return Trace({}, (), f"what goes into {self.name} is not the same twice: it is random, or trained")
             if not self._is_by_row(batch, first, before, rows):
                 return Trace({}, (), f"what goes into {self.name} depends on the other rows of the batch")
-        needed = tuple(self._needed(batch, outputs, first))
+        needed = self._needed(batch, outputs, first)
         return Trace(outputs, needed, "" if needed else f"nothing depends on what {self.name} gives")
 
     def _misuse(self, run: Run, rows: int) -> str:
@@ -187,10 +181,10 @@ class Frozen:
         if run.changed:
             return f"{run.changed[0]} changes what goes into it in place"
         for name, leaves in run.calls:
-            if any(isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in leaves):
+            if any(is_tensor(leaf) and leaf.requires_grad for leaf in leaves):
                 return f"what goes into {name} is trained"
             found = tree_flatten(run.outputs[name])[0]
-            tensors = [leaf for leaf in found if isinstance(leaf, torch.Tensor)]
+            tensors = [leaf for leaf in found if is_tensor(leaf)]
             if not tensors or any(leaf.dim() == 0 or len(leaf) != rows for leaf in tensors):
                 return f"{name} does not give tensors with a row for each row of the batch"
         return ""
@@ -209,14 +203,27 @@ class Frozen:
         ]
         return all(close_rows(one, other, rows, half) for one, other in pairs)
 
-    def _needed(self, batch: Mapping[str, torch.Tensor], outputs: Mapping[str, Output], first: Run) -> Iterator[str]:
-        """The sub-modules without whose output the loss or the module's output would be another."""
-        rows = len(next(iter(batch.values())))
-        expected = self._seen(batch, Run(first.outputs), 2).result
-        for name in outputs:
-            found = self._seen(batch, Run({**first.outputs, name: outputs[name].invented(rows)}), 2).result
-            if not same(expected, found, finite=True):
-                yield name
+    def _needed(self, batch: Mapping[str, torch.Tensor], outputs: Mapping[str, Output], first: Run) -> tuple[Leaf, ...]:
+        """The tensors without which the loss or the module's output would be another."""
+        rows = _rows(batch)
+        true = {
+            name: {i: leaf for i, leaf in enumerate(tree_flatten(output)[0]) if is_tensor(leaf)}
+            for name, output in ((name, first.outputs[name]) for name in outputs)
+        }
+        every = [(name, index) for name, leaves in true.items() for index in leaves]
+
+        def result(left_out: Collection[Leaf]) -> list[Any]:
+            given = {
+                name: output.filled(rows, {i: leaf for i, leaf in true[name].items() if (name, i) not in left_out})
+                for name, output in outputs.items()
+            }
+            return self._seen(batch, Run(given), 2).result
+
+        expected = result(())
+        spare = [leaf for leaf in every if same(expected, result([leaf]), finite=True)]
+        if not same(expected, result(spare), finite=True):
+            spare = []
+        return tuple(leaf for leaf in every if leaf not in spare)
 
     def _seen(self, batch: Mapping[str, torch.Tensor], run: Run, key: int) -> Run:
         set_generators(("trace", key))
@@ -241,15 +248,15 @@ class Frozen:
                 if name in own:
                     part.forward = own[name]
 
-    def _columns(self, name: str) -> list[str]:
-        assert self.trace is not None
-        return [f"{_COLUMN}/{name}/{index}" for index in range(self.trace.outputs[name].tensors)]
-
 
 def freeze(module: nn.Module, names: Sequence[str]) -> None:
     """Take gradients from sub-modules, and put them into evaluation mode."""
     for name in names:
         module.get_submodule(name).requires_grad_(False).eval()
+
+
+def _rows(batch: Mapping[str, torch.Tensor]) -> int:
+    return len(next(iter(batch.values())))
 
 
 def weights_digest(parts: Iterable[nn.Module]) -> str:
@@ -282,4 +289,4 @@ def _same_calls(one: Run, other: Run) -> bool:
 
 def _head(output: Any, rows: int) -> Any:
     leaves, spec = tree_flatten(output)
-    return tree_unflatten([leaf[:rows] if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves], spec)
+    return tree_unflatten([leaf[:rows] if is_tensor(leaf) else leaf for leaf in leaves], spec)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -39,7 +39,7 @@ class Run:
             if self._given is not None:
                 output = self._given[name]
             else:
-                before = [leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+                before = [leaf.clone() if is_tensor(leaf) else leaf for leaf in leaves]
                 output = original(*args, **kwargs)
                 if not same(before, leaves):
                     self.changed.append(name)
@@ -80,6 +80,11 @@ def shaken(tensors: Sequence[torch.Tensor]) -> None:
     for tensor in tensors:
         if tensor.is_floating_point():
             tensor.data.mul_(1 + 0.01 * torch.randn_like(tensor.data)).add_(0.01 * torch.randn_like(tensor.data))
+
+
+def is_tensor(value: Any) -> TypeGuard[torch.Tensor]:
+    """Whether a value is a tensor, which has rows; all else counts as a constant."""
+    return isinstance(value, torch.Tensor)
 
 
 def made_up(like: torch.Tensor) -> torch.Tensor:

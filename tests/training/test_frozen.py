@@ -53,10 +53,10 @@ def build_plain_use(config):
 def test_of_a_chain_only_the_last_output_is_a_column(shards):
     trainer = trainer_of(build_plain_use, shards, {"way": "plain"})
     state_after(trainer, 1)
-    assert (trace_of(trainer).needed, trace_of(trainer).reason) == (("backbone",), "")
+    assert (trace_of(trainer).needed, trace_of(trainer).reason) == ((("backbone", 0),), "")
 
 
-@pytest.mark.parametrize(("freeze", "needed"), [(["0", "1"], ("1",)), (["0"], ("0",)), (["1", "0", "2"], ("2",))])
+@pytest.mark.parametrize(("freeze", "needed"), [(["0", "1"], "1"), (["0"], "0"), (["1", "0", "2"], "2")])
 def test_a_frozen_beginning_of_a_sequence_gives_one_column(shards, freeze, needed):
     def build(config):
         net = nn.Sequential(nn.Flatten(), nn.Linear(60, 9), nn.ReLU(), nn.Linear(9, 4))
@@ -64,13 +64,33 @@ def test_a_frozen_beginning_of_a_sequence_gives_one_column(shards, freeze, neede
 
     trainer = trainer_of(build, shards, {})
     state_after(trainer, 1)
-    assert (trace_of(trainer).needed, trace_of(trainer).reason) == (needed, "")
+    assert (trace_of(trainer).needed, trace_of(trainer).reason) == (((needed, 0),), "")
 
 
 def test_two_towers_give_two_columns(shards):
     trainer = trainer_of(build_uses, shards, {"way": "two_towers"})
     state_after(trainer, 1)
-    assert trace_of(trainer).needed == ("backbone", "other")
+    assert trace_of(trainer).needed == (("backbone", 0), ("other", 0))
+
+
+def test_of_an_output_of_many_tensors_only_those_in_use_are_columns(shards):
+    class Encoder(nn.Module):
+        def forward(self, signal):
+            return {"steps": signal.exp(), "mask": None, "pooled": signal.mean(dim=2), "width": 3}
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder, self.head = Encoder(), nn.Linear(3, 4)
+
+        def forward(self, signal):
+            found = self.encoder(signal)
+            return self.head(found["pooled"] * found["width"])
+
+    trainer = trainer_of(lambda config: learner(Net(), config, freeze=["encoder"]), shards, {})
+    state_after(trainer, 1)
+    frozen = trainer._learners["m001"].frozen
+    assert (frozen.trace.reason, frozen.columns(), frozen.row_bytes) == ("", ["\0frozen/encoder/2"], 12)
 
 
 @pytest.mark.parametrize("way", INLINE)
@@ -89,7 +109,7 @@ def test_finding_out_changes_nothing(shards):
     live = trainer._learner("m001", None)
     before = copy.deepcopy(live.module.state_dict())
     trainer._derived.find_out(live)
-    assert live.frozen.trace.needed == ("backbone",)
+    assert live.frozen.trace.needed == (("backbone", 0),)
     assert all(torch.equal(tensor, before[name]) for name, tensor in live.module.state_dict().items())
     assert "forward" not in vars(live.module.backbone)
 
@@ -190,8 +210,8 @@ def test_the_content_of_what_a_function_holds_is_part_of_its_identity():
     def scaled(factor):
         return lambda batch: factor * batch
 
-    ones = [identity_of(scaled(value)) for value in (1.0, torch.ones(2), [1, 2], nn.Linear(2, 2))]
-    others = [identity_of(scaled(value)) for value in (2.0, torch.zeros(2), [1, 3], nn.Linear(2, 2))]
+    ones = [identity_of(scaled(value)) for value in (1.0, torch.ones(2), [1, 2], nn.Linear(2, 2), nn.Dropout(0.1))]
+    others = [identity_of(scaled(value)) for value in (2.0, torch.zeros(2), [1, 3], nn.Linear(2, 2), nn.Dropout(0.2))]
     assert None not in ones
     assert not set(ones) & set(others)
     assert identity_of(scaled(1.0)) == ones[0]
