@@ -62,7 +62,7 @@ def build(config):
         module=Net(32),
         loss=lambda module, batch: F.cross_entropy(module(batch["tokens"]), batch["label"]),
         optimizer=partial(torch.optim.AdamW, lr=RATES[config["number"]]),
-        batch_size=32,
+        batch_size=64,
         metrics={"accuracy": cerebro.metrics.accuracy("label")},
         freeze=frozen,
     )

@@ -237,16 +237,17 @@ class Frozen:
     @contextmanager
     def _replaced(self, forward: Callable[[str, Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
         """Other functions in the place of what the sub-modules compute; the module itself stays as it is."""
-        own = {name: vars(part)["forward"] for name, part in self._parts.items() if "forward" in vars(part)}
-        for name, part in self._parts.items():
-            part.forward = forward(name, part.forward)
+        fields = {name: vars(part) for name, part in self._parts.items()}
+        own = {name: held["forward"] for name, held in fields.items() if "forward" in held}
+        for name, held in fields.items():
+            held["forward"] = forward(name, self._parts[name].forward)
         try:
             yield
         finally:
-            for name, part in self._parts.items():
-                del part.forward
+            for name, held in fields.items():
+                del held["forward"]
                 if name in own:
-                    part.forward = own[name]
+                    held["forward"] = own[name]
 
 
 def freeze(module: nn.Module, names: Sequence[str]) -> None:
