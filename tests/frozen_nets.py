@@ -78,6 +78,7 @@ class Uses(nn.Module):
         self.first, self.backbone = nn.Linear(STEPS, 7), nn.Linear(7, 6)
         self.other = nn.Linear(STEPS, 6)
         self.head = nn.Linear(CHANNELS * 6, CLASSES)
+        self.register_buffer("scale", torch.tensor(0.5))
         nn.init.zeros_(self.head.weight)
 
     def forward(self, signal: torch.Tensor) -> torch.Tensor:
@@ -86,6 +87,13 @@ class Uses(nn.Module):
 
     def _plain(self, signal):
         return self.backbone(self.first(signal))
+
+    def _scaled(self, signal):
+        return self.backbone(self.first(signal * self.scale))
+
+    def _counted(self, signal):
+        self.scale += self.training  # a running statistic
+        return self.backbone(self.first(signal * self.scale))
 
     def _two_towers(self, signal):
         return self.backbone(self.first(signal)) * self.other(signal)

@@ -27,6 +27,8 @@ class Deriving:
     profiles: Mapping[str, Profile]
     """The profiles, with what the columns cost in them."""
     nodes: tuple[Materialize | InBatch, ...] = ()
+    memory_bytes: int = 0
+    """What each worker keeps of them in memory."""
 
 
 def as_features(value: Features | str, folder: Path) -> Features:
@@ -60,6 +62,7 @@ def derive(
         replace(features, stored=stored, since=time.time()),
         _with_costs(profiles, choices, sum(rows.values())),
         (*(_node(choice, rows, features) for choice in choices), *in_batch),
+        _kept_bytes(choices, sum(rows.values()), features),
     )
 
 
@@ -99,6 +102,13 @@ def _with_costs(profiles: Mapping[str, Profile], choices: Sequence[Choice], rows
         model: replace(profile, derived_row_seconds=sum(row_seconds.get(part.key, 0.0) for part in profile.derived))
         for model, profile in profiles.items()
     }
+
+
+def _kept_bytes(choices: Sequence[Choice], rows: int, features: Features) -> int:
+    """What is shared in memory: what is not stored, as far as there is room for it."""
+    if features.mode == "recompute":
+        return 0
+    return round(min(features.memory_bytes, sum(c.prefix.row_bytes * rows - c.stored_bytes for c in choices)))
 
 
 def _node(choice: Choice, rows: Mapping[Place, int], features: Features) -> Materialize:

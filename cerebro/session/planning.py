@@ -73,7 +73,8 @@ def plan(declaration: Declaration, work: Work, means: Means) -> tuple[PhysicalPl
     operator = replace(operator, derived=deriving.nodes)
     policy = make_policy(means.policy, operator.workload, declaration.spec.seed)
     expected = forecast(operator.workload, policy)
-    cost = Cost(expected.makespan_seconds, _peak_bytes(operator, work.profiles), moved_bytes(operator))
+    peak_bytes = _peak_bytes(operator, work.profiles) + means.workers * deriving.memory_bytes
+    cost = Cost(expected.makespan_seconds, peak_bytes, moved_bytes(operator))
     _check_memory(cost, work.profiles, means)
     root = replace(declaration.select, train=operator)
     return PhysicalPlan(root, operator, cost, expected.lower_bound_seconds, deriving.features), policy

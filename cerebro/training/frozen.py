@@ -147,12 +147,16 @@ class Frozen:
             self.trace = Trace({}, (), reason)
             return
         others = [t for t in (*self._module.parameters(), *self._module.buffers()) if id(t) not in self.ids]
-        with preserved(others):
-            self.trace = self._traced(batch, training_mode, others)
+        with preserved(others) as before:
+            self.trace = self._traced(batch, training_mode, dict(zip(others, before, strict=True)))
 
     def _traced(
-        self, batch: Mapping[str, torch.Tensor], training_mode: Callable[[], None], others: list[torch.Tensor]
+        self,
+        batch: Mapping[str, torch.Tensor],
+        training_mode: Callable[[], None],
+        others: Mapping[torch.Tensor, torch.Tensor],
     ) -> Trace:
+        """How they are used; `others` are all other tensors of the module, with what they held before."""
         rows = _rows(batch)
         training_mode()
         first = self._seen(batch, Run(), 0)
@@ -163,7 +167,8 @@ class Frozen:
         measured = self._seen(batch, Run(first.outputs), 0)
         if [name for name, _ in measured.calls] != list(outputs):
             return Trace({}, (), f"{self.name} is used otherwise in evaluation mode")
-        shaken(others)
+        # What a pass in training mode leaves as it is, and no optimizer trains, is a constant.
+        shaken([tensor for tensor, before in others.items() if tensor.requires_grad or not same([tensor], [before])])
         for before, set_mode in ((measured, self._module.eval), (first, training_mode)):
             set_mode()
             if not _same_calls(before, self._seen(batch, Run(first.outputs), 1)):

@@ -65,11 +65,11 @@ class Run:
 
 
 @contextmanager
-def preserved(tensors: Sequence[torch.Tensor]) -> Iterator[None]:
-    """Puts back what the tensors hold."""
+def preserved(tensors: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """Puts back what the tensors hold; gives copies of it."""
     before = [tensor.detach().clone() for tensor in tensors]
     try:
-        yield
+        yield before
     finally:
         for tensor, content in zip(tensors, before, strict=True):
             tensor.data.copy_(content)

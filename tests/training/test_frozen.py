@@ -19,6 +19,7 @@ from tests.frozen_nets import Transfer, build_transfer, build_uses, build_viewed
 INLINE = {
     "after_trained": "what goes into first is trained",
     "after_detached": "is not the same twice: it is random, or trained",
+    "counted": "is not the same twice: it is random, or trained",
     "random": "is not the same twice: it is random, or trained",
     "twice": "first is called 2 times in a batch",
     "never": "backbone is called 0 times in a batch",
@@ -26,6 +27,14 @@ INLINE = {
     "unused": "nothing depends on what",
 }
 """Ways of use that cannot be derived, and why."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def trainer_of(build, shards: Path, config, features=None) -> Trainer:
@@ -50,8 +59,9 @@ def build_plain_use(config):
     return learner(build_uses(config).module, config, freeze=["first", "backbone"])
 
 
-def test_of_a_chain_only_the_last_output_is_a_column(shards):
-    trainer = trainer_of(build_plain_use, shards, {"way": "plain"})
+@pytest.mark.parametrize("way", ["plain", "scaled"])
+def test_of_a_chain_only_the_last_output_is_a_column(shards, way):
+    trainer = trainer_of(build_plain_use, shards, {"way": way})
     state_after(trainer, 1)
     assert (trace_of(trainer).needed, trace_of(trainer).reason) == ((("backbone", 0),), "")
 
@@ -146,8 +156,8 @@ def test_every_way_to_come_by_a_column_gives_the_same_state(shards, build, mode,
     config = {"scale": 0.5, "freeze": ["backbone"]}
     plain = state_after(trainer_of(build, shards, config, Features("recompute")))
     trainer = trainer_of(build, shards, config, Features(mode, folder=str(tmp_path)))
-    assert state_after(trainer) == plain
-    assert state_after(trainer) == plain  # from memory, or from the store
+    state = state_after(trainer)
+    assert state == plain == state_after(trainer)  # the second time from memory, or from the store
     assert len(list(tmp_path.iterdir())) == (0 if mode != "materialize" else 4 if build is build_viewed else 2)
 
 
