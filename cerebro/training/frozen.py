@@ -77,7 +77,7 @@ class Frozen:
         self.ids = {id(tensor) for tensor in self._tensors}
         self.weights = weights_digest(self._parts.values())
         self.identity = digest([identity_of(list(self._parts.values())) or salt, self.weights])
-        self.name = ", ".join(names)
+        self.name = ", ".join(names) if len(names) < 4 else f"{names[0]} … {names[-1]}"
         self.trace: Trace | None = None
         self.keys: dict[tuple[str, int], str] = {}
         """The key of the derived columns of a shard, by split and index."""

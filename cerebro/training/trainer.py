@@ -136,6 +136,7 @@ class Trainer:
             raise InternalError(f"there is no state of {ancestor.model}, which {unit.model} is to start from")
         self._learners.pop(unit.model, None)  # one that has adopted before has stepped its schedule
         live = self._built(unit.model)
+        self._derived.find_out(live)
         live.state.adopt(parent, ancestor.optimizer)
         return live
 
@@ -146,6 +147,7 @@ class Trainer:
         if live is None:
             live = self._built(model)
         if parent is not None:
+            self._derived.find_out(live)  # as it was built, so that all workers find the same
             live.state.load(parent)
         return live
 
