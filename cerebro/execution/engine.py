@@ -46,7 +46,7 @@ class Engine(ABC):
 
     - `open` starts the workers, numbered from 0; each says `WorkerJoined` once through `wait`.
     - `introduce` tells of a model that was not among the program's members, before it is submitted.
-    - `prefer` passes on to the workers how they are to come by derived columns; one that ignores it gives the same bits.
+    - `prefer` passes on to the workers how they are to come by derived columns; ignoring it changes no bit.
     - `submit` hands one command to an idle worker and returns at once. The engine keeps the state of each model
       between its units and brings it to where the next one runs; for a model that it has no state of, it asks
       `restore`. A unit that its member's ancestor `is_adopted_by` starts from that one's state, which it adopts.
