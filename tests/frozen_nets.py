@@ -95,6 +95,13 @@ class Uses(nn.Module):
         self.scale += self.training  # a running statistic
         return self.backbone(self.first(signal * self.scale))
 
+    def _written(self, signal):
+        x = self.first(signal)
+        x += 1
+        y = self.backbone(x)
+        y *= 2
+        return y + self.other(signal).mul_(3)
+
     def _two_towers(self, signal):
         return self.backbone(self.first(signal)) * self.other(signal)
 
@@ -121,5 +128,17 @@ class Uses(nn.Module):
         return self.other(signal).detach()
 
 
+class Noisy(nn.Linear):
+    """A layer that is random in evaluation mode too."""
+
+    def forward(self, signal: torch.Tensor) -> torch.Tensor:
+        return F.dropout(super().forward(signal), 0.5, training=True)
+
+
+TOWERS = ("two_towers", "written")
+"""The ways of use with a second frozen tower."""
+
+
 def build_uses(config):
-    return learner(Uses(config["way"]), config, freeze=["first", "backbone", "other"])
+    freeze = ["first", "backbone", *(["other"] if config["way"] in TOWERS else [])]
+    return learner(Uses(config["way"]), config, freeze=freeze, batch_size=config.get("batch_size", 32), shuffle=False)

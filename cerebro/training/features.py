@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 from weakref import WeakValueDictionary
 
 import torch
@@ -24,7 +25,7 @@ from cerebro.storage.feature_parts import Parts
 from cerebro.storage.features import FeatureStore, Stored
 from cerebro.training.fingerprint import fingerprint
 from cerebro.training.frozen import CANONICAL_ROWS, TRACED_ROWS, Frozen
-from cerebro.training.identity import tensor_bytes
+from cerebro.training.identity import identity_of, tensor_bytes
 from cerebro.training.layout import dtype_name
 from cerebro.training.learners import LiveLearner
 from cerebro.training.train import Columns, batches
@@ -89,13 +90,11 @@ class DerivedColumns:
                 continue
             cost: dict[str, Any] = {"key": part.identity, "name": part.name, "note": part_reason(part)}
             if part.is_derived:
-                before, known = time.perf_counter(), set(columns)
+                before, rows = time.perf_counter(), len(next(iter(columns.values())))
                 made = self._compute(live, part, "train", columns)
-                seconds = time.perf_counter() - before
-                columns = made if isinstance(part, View) else {**columns, **made}
-                new = [column for name, column in made.items() if name not in known or isinstance(part, View)]
-                rows = max(1, len(new[0]) if new else 0)
-                cost |= {"row_seconds": seconds / rows, "row_bytes": sum(c.nbytes for c in new) / rows}
+                cost["row_seconds"] = (time.perf_counter() - before) / rows
+                cost["row_bytes"] = sum(column.nbytes for column in made.values()) / rows
+                columns = part.shown(columns, made) if isinstance(part, View) else {**columns, **made}
             costs.append(cost)
         return columns, costs
 
@@ -117,8 +116,10 @@ class DerivedColumns:
     def _viewed(self, live: LiveLearner, view: View, source: Source) -> Source:
         key = self._digest([view.identity, sorted(source.names.values())])
         compute = partial(self._compute, live, view, source.split)
-        columns = self._got(view.identity, source, lambda: key, compute, 0)
-        return Source(columns, {name: f"{key}/{name}" for name in columns}, source.split, source.shard)
+        made = self._got(view.identity, source, lambda: key, compute, 0)
+        columns = view.shown(source.columns, made)
+        names = {name: f"{key}/{name}" if name in made else source.names[name] for name in columns}
+        return Source(columns, names, source.split, source.shard)
 
     def _frozen(self, live: LiveLearner, frozen: Frozen, source: Source) -> Derived:
         place = (source.split, source.shard)
@@ -136,17 +137,18 @@ class DerivedColumns:
     def _compute(self, live: LiveLearner, part: Frozen | View, split: str, columns: Columns) -> Derived:
         """The definition of derived columns: canonical batches in the order of the shard."""
         _set_mode(live, split)
-        found: dict[str, list[torch.Tensor]] = {}
+        found, names = dict[str, list[torch.Tensor]](), set[str]()
         with torch.no_grad():
             for batch in batches(columns, CANONICAL_ROWS, None, self._device, drop_last=False):
-                made = (
-                    part.of(batch)
-                    if isinstance(part, View)
-                    else dict(zip(part.columns(), part.compute(batch), strict=True))
-                )
+                if isinstance(part, View):
+                    made, changed = part.changed(batch)
+                else:
+                    made = dict(zip(part.columns(), part.compute(batch), strict=True))
+                    changed = made.keys()
+                names |= changed
                 for name, column in made.items():
                     found.setdefault(name, []).append(column.detach().cpu())
-        return {name: torch.cat(made) for name, made in found.items()}
+        return {name: torch.cat(made) for name, made in found.items() if name in names}
 
     def _key_of_inputs(self, live: LiveLearner, frozen: Frozen, source: Source) -> str:
         """The key of what a frozen part makes of a shard: by what goes into it, batch after batch."""
@@ -154,9 +156,10 @@ class DerivedColumns:
         inputs = list[list[str]]()
         with torch.no_grad():
             for batch in batches(source.columns, CANONICAL_ROWS, None, self._device, drop_last=False):
-                known = {_place(column): source.names[name] for name, column in batch.items()}
-                inputs.append([_content(leaf, known) for leaf in frozen.inputs(batch)])
-        return self._digest([frozen.identity, inputs])
+                held = dict(batch)  # so that no other tensor can be in their place
+                known = {_place(column): source.names[name] for name, column in held.items()}
+                inputs.append(frozen.inputs(batch, partial(_content, known)))
+        return self._digest([frozen.identity, frozen.places, inputs])
 
     def _digest(self, parts: list[Any]) -> str:
         self._fingerprint = self._fingerprint or digest(fingerprint(str(self._device)))
@@ -235,10 +238,10 @@ def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
     return tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor._version
 
 
-def _content(leaf: Any, known: Mapping[tuple[Any, ...], str]) -> str:
+def _content(known: Mapping[tuple[Any, ...], str], leaf: Any) -> str:
     """What tells an input from others: the column that it is, or its content."""
     if not isinstance(leaf, torch.Tensor):
-        return repr(leaf)
+        return identity_of(leaf) or f"a value of its own: {uuid4()}"
     if (name := known.get(_place(leaf))) is not None:
         return name
     found = hashlib.sha256(f"{dtype_name(leaf.dtype)} {tuple(leaf.shape)} {leaf.stride()}".encode())

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from cerebro.errors import ModelError
 from cerebro.ids import digest
 from cerebro.training.identity import identity_of, tensor_digest
 from cerebro.training.probing import Run, close_rows, is_tensor, made_up, preserved, same, shaken
@@ -36,19 +37,22 @@ class Output:
     spec: TreeSpec
     leaves: tuple[Any, ...]
     """Of each tensor one row that was made up; of everything else the value."""
+    written: frozenset[int]
+    """The tensors that the loss changes in place, so that each use needs one of its own."""
 
     @classmethod
-    def like(cls, value: Any) -> "Output":
-        """The form of `value`, what a sub-module gave."""
-        leaves, spec = tree_flatten(value)
-        return cls(spec, tuple(made_up(leaf) if is_tensor(leaf) else leaf for leaf in leaves))
+    def seen(cls, run: Run, name: str) -> "Output":
+        """What the sub-module `name` gave in a run."""
+        leaves = tuple(made_up(leaf) if is_tensor(leaf) else leaf for leaf in run.outputs[name])
+        return cls(run.spec[name], leaves, run.written(name))
 
     def filled(self, rows: int, given: Mapping[int, torch.Tensor]) -> Any:
         """An output of so many rows with these tensors in it; all others say nothing."""
-        leaves = [
-            given[index] if index in given else leaf.expand(rows, *leaf.shape[1:]) if is_tensor(leaf) else leaf
-            for index, leaf in enumerate(self.leaves)
-        ]
+        leaves = list(self.leaves)
+        for index, leaf in enumerate(self.leaves):
+            if is_tensor(leaf):
+                found = given[index] if index in given else leaf.expand(rows, *leaf.shape[1:])
+                leaves[index] = found.clone() if index in self.written else found
         return tree_unflatten(leaves, self.spec)
 
 
@@ -62,6 +66,29 @@ class Trace:
     """What of that reaches what is trained; the rest serves the sub-modules alone."""
     reason: str = ""
     """Why they are run in each batch, if they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What frozen sub-modules gave once, to be given again in their place."""
+
+    outputs: Mapping[str, Output]
+    values: Mapping[str, Sequence[Any]]
+
+    def leaves(self) -> list[Leaf]:
+        """Every tensor among it."""
+        return [(name, i) for name in self.outputs for i, leaf in enumerate(self.values[name]) if is_tensor(leaf)]
+
+    def of(self, batch: Mapping[str, torch.Tensor], left_out: Collection[Leaf] = ()) -> Callable[[str], Any]:
+        """What gives it for the first rows, as many as the batch has; what is left out says nothing."""
+        rows = _rows(batch)
+        chosen = [leaf for leaf in self.leaves() if leaf not in left_out]
+
+        def give(name: str) -> Any:
+            given = {index: self.values[name][index][:rows] for owner, index in chosen if owner == name}
+            return self.outputs[name].filled(rows, given)
+
+        return give
 
 
 class Frozen:
@@ -103,6 +130,12 @@ class Frozen:
         for own, theirs in zip(self._tensors, other._tensors, strict=True):
             own.data = theirs.data
 
+    @property
+    def places(self) -> list[list[int]]:
+        """Which tensors of which sub-modules the derived columns are."""
+        order = list(self._parts)
+        return [[order.index(name), index] for name, index in self._known.needed]
+
     def loss(self, module: nn.Module, batch: Batch) -> Any:
         """The user's loss of a batch, whose derived columns stand in for the sub-modules."""
         trace = self._known
@@ -111,9 +144,14 @@ class Frozen:
         given = dict[str, dict[int, torch.Tensor]]()
         for (name, index), column in zip(trace.needed, self.columns(), strict=True):
             given.setdefault(name, {})[index] = batch.pop(column)
-        rows = _rows(batch)
-        outputs = {name: output.filled(rows, given.get(name, {})) for name, output in trace.outputs.items()}
-        with self._replaced(lambda name, _: lambda *args, **kwargs: outputs[name]):
+        rows, left = _rows(batch), dict(trace.outputs)
+
+        def take(name: str) -> Any:
+            if name not in left:
+                raise ModelError(f"Learner.freeze: {name} is called again in a batch; in the first rows it was once")
+            return left.pop(name).filled(rows, given.get(name, {}))
+
+        with self._replaced(lambda name, _: lambda *args, **kwargs: take(name)):
             return self._loss(module, batch)
 
     def columns(self) -> list[str]:
@@ -123,16 +161,15 @@ class Frozen:
     def compute(self, batch: Batch) -> list[torch.Tensor]:
         """The derived columns of a canonical batch."""
         trace = self._known
-        run = Run(until=trace.needed[-1][0])
+        run = Run(until=trace.needed[-1][0], note=lambda leaf: None)
         self._run(run, batch)
-        leaves = {name: tree_flatten(output)[0] for name, output in run.outputs.items()}
-        return [leaves[name][index].detach().cpu() for name, index in trace.needed]
+        return [run.outputs[name][index].detach().cpu() for name, index in trace.needed]
 
-    def inputs(self, batch: Batch) -> list[Any]:
-        """What the sub-modules get of a canonical batch; found without running them."""
+    def inputs(self, batch: Batch, content: Callable[[Any], str]) -> list[str]:
+        """The `content` of what the sub-modules get of a canonical batch; found without running them."""
         trace, rows = self._known, _rows(batch)
         given = {name: output.filled(rows, {}) for name, output in trace.outputs.items()}
-        run = Run(given, until=trace.needed[-1][0])
+        run = Run(given.__getitem__, until=trace.needed[-1][0], note=content)
         self._run(run, batch)
         return [leaf for _, leaves in run.calls for leaf in leaves]
 
@@ -157,74 +194,68 @@ class Frozen:
         others: Mapping[torch.Tensor, torch.Tensor],
     ) -> Trace:
         """How they are used; `others` are all other tensors of the module, with what they held before."""
-        rows = _rows(batch)
         training_mode()
         first = self._seen(batch, Run(), 0)
-        if reason := self._misuse(first, rows):
+        again = self._seen(batch, Run(), 1)
+        if reason := self._misuse(first, again, _rows(batch)):
             return Trace({}, (), reason)
-        outputs = {name: Output.like(first.outputs[name]) for name, _ in first.calls}
+        true = _Given({name: Output.seen(first, name) for name, _ in first.calls}, first.outputs)
         self._module.eval()
-        measured = self._seen(batch, Run(first.outputs), 0)
-        if [name for name, _ in measured.calls] != list(outputs):
+        measured = self._seen(batch, Run(true.of(batch)), 0)
+        if [name for name, _ in measured.calls] != list(true.outputs):
             return Trace({}, (), f"{self.name} is used otherwise in evaluation mode")
         # What a pass in training mode leaves as it is, and no optimizer trains, is a constant.
         shaken([tensor for tensor, before in others.items() if tensor.requires_grad or not same([tensor], [before])])
         for before, set_mode in ((measured, self._module.eval), (first, training_mode)):
             set_mode()
-            if not _same_calls(before, self._seen(batch, Run(first.outputs), 1)):
+            if not _same_calls(before, self._seen(batch, Run(true.of(batch)), 1)):
                 return Trace({}, (), f"what goes into {self.name} is not the same twice: it is random, or trained")
-            if not self._is_by_row(batch, first, before, rows):
+            if not self._is_by_row(batch, true, before):
                 return Trace({}, (), f"what goes into {self.name} depends on the other rows of the batch")
-        needed = self._needed(batch, outputs, first)
-        return Trace(outputs, needed, "" if needed else f"nothing depends on what {self.name} gives")
+        needed = self._needed(batch, true)
+        return Trace(true.outputs, needed, "" if needed else f"nothing depends on what {self.name} gives")
 
-    def _misuse(self, run: Run, rows: int) -> str:
+    def _misuse(self, run: Run, again: Run, rows: int) -> str:
         for name in self._parts:
             count = sum(called == name for called, _ in run.calls)
             if count != 1:
                 return f"{name} is called {count} times in a batch"
         if run.changed:
             return f"{run.changed[0]} changes what goes into it in place"
+        if not _same_calls(run, again):
+            return f"what goes into {self.name} is not the same twice: it is random, or trained"
         for name, leaves in run.calls:
             if any(is_tensor(leaf) and leaf.requires_grad for leaf in leaves):
                 return f"what goes into {name} is trained"
-            found = tree_flatten(run.outputs[name])[0]
-            tensors = [leaf for leaf in found if is_tensor(leaf)]
+            if not same(run.outputs[name], again.outputs[name]):
+                return f"{name} gives not the same twice: it is random, or remembers"
+            tensors = [leaf for leaf in run.outputs[name] if is_tensor(leaf)]
             if not tensors or any(leaf.dim() == 0 or len(leaf) != rows for leaf in tensors):
                 return f"{name} does not give tensors with a row for each row of the batch"
         return ""
 
-    def _is_by_row(self, batch: Mapping[str, torch.Tensor], first: Run, whole: Run, rows: int) -> bool:
+    def _is_by_row(self, batch: Mapping[str, torch.Tensor], true: "_Given", whole: Run) -> bool:
+        rows = _rows(batch)
         half = rows // 2
         if not half:
             return True
         few = {name: column[:half] for name, column in batch.items()}
-        outputs = {name: _head(output, half) for name, output in first.outputs.items()}
-        part = self._seen(few, Run(outputs), 1)
+        part = self._seen(few, Run(true.of(few)), 1)
         if [name for name, _ in part.calls] != [name for name, _ in whole.calls]:
             return False
-        pairs = [
-            pair for (_, a), (_, b) in zip(whole.calls, part.calls, strict=True) for pair in zip(a, b, strict=True)
-        ]
-        return all(close_rows(one, other, rows, half) for one, other in pairs)
+        pairs = [(a, b) for (_, a), (_, b) in zip(whole.calls, part.calls, strict=True)]
+        return all(
+            len(a) == len(b) and all(close_rows(one, other, rows, half) for one, other in zip(a, b, strict=True))
+            for a, b in pairs
+        )
 
-    def _needed(self, batch: Mapping[str, torch.Tensor], outputs: Mapping[str, Output], first: Run) -> tuple[Leaf, ...]:
+    def _needed(self, batch: Mapping[str, torch.Tensor], true: "_Given") -> tuple[Leaf, ...]:
         """The tensors without which the loss or the module's output would be another."""
-        rows = _rows(batch)
-        true = {
-            name: {i: leaf for i, leaf in enumerate(tree_flatten(output)[0]) if is_tensor(leaf)}
-            for name, output in ((name, first.outputs[name]) for name in outputs)
-        }
-        every = [(name, index) for name, leaves in true.items() for index in leaves]
 
         def result(left_out: Collection[Leaf]) -> list[Any]:
-            given = {
-                name: output.filled(rows, {i: leaf for i, leaf in true[name].items() if (name, i) not in left_out})
-                for name, output in outputs.items()
-            }
-            return self._seen(batch, Run(given), 2).result
+            return self._seen(batch, Run(true.of(batch, left_out)), 2).result
 
-        expected = result(())
+        every, expected = true.leaves(), result(())
         spare = [leaf for leaf in every if same(expected, result([leaf]), finite=True)]
         if not same(expected, result(spare), finite=True):
             spare = []
@@ -291,8 +322,3 @@ def _parts(module: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
 def _same_calls(one: Run, other: Run) -> bool:
     pairs = zip(one.calls, other.calls, strict=False)
     return len(one.calls) == len(other.calls) and all(a == b and same(c, d) for (a, c), (b, d) in pairs)
-
-
-def _head(output: Any, rows: int) -> Any:
-    leaves, spec = tree_flatten(output)
-    return tree_unflatten([leaf[:rows] if is_tensor(leaf) else leaf for leaf in leaves], spec)

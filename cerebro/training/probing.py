@@ -1,14 +1,14 @@
 """Running a user's loss to see how it uses some sub-modules, and comparing what it did."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeGuard
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import TreeSpec, tree_flatten
 
-from cerebro.training.identity import tensor_bytes
+from cerebro.training.identity import identity_of, tensor_bytes
 
 
 class Reached(BaseException):
@@ -16,38 +16,46 @@ class Reached(BaseException):
 
 
 class Run:
-    """One run of a loss, with the sub-modules watched: each runs, or gives what is `given` for it.
+    """One run of a loss, with the sub-modules watched: each runs, or gives what `given` says.
 
-    It ends once the sub-module `until` has given its output.
+    It ends once the sub-module `until` has given its output. `note` makes of each tensor or value that goes into a
+    sub-module what is remembered of it: by default a copy, as the loss may change it later.
     """
 
-    def __init__(self, given: Mapping[str, Any] | None = None, until: str | None = None) -> None:
-        self._given, self._until = given, until
+    def __init__(
+        self,
+        given: Callable[[str], Any] | None = None,
+        until: str | None = None,
+        note: Callable[[Any], Any] = lambda leaf: copied(leaf),
+    ) -> None:
+        self._given, self._until, self._note = given, until, note
         self.calls: list[tuple[str, list[Any]]] = []
-        """Each call with what it got."""
-        self.outputs: dict[str, Any] = {}
+        """Each call with what is noted of what it got."""
+        self.outputs: dict[str, list[Any]] = {}
+        """Copies of what each gave."""
+        self.spec: dict[str, TreeSpec] = {}
         self.changed: list[str] = []
         """The sub-modules that changed what they got."""
         self.result: list[Any] = []
         """What the module and the loss gave."""
+        self._given_out: list[tuple[str, int, torch.Tensor, int]] = []
 
     def forward(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         """What takes the place of the sub-module's `original` forward."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             leaves = tree_flatten((args, kwargs))[0]
-            if self._given is not None:
-                output = self._given[name]
-            else:
-                before = [leaf.clone() if is_tensor(leaf) else leaf for leaf in leaves]
-                output = original(*args, **kwargs)
-                if not same(before, leaves):
-                    self.changed.append(name)
-                leaves = before
-            self.calls.append((name, leaves))
-            self.outputs[name] = output
+            self.calls.append((name, [self._note(leaf) for leaf in leaves]))
+            before = [_version(leaf) for leaf in leaves]
+            output = original(*args, **kwargs) if self._given is None else self._given(name)
+            if before != [_version(leaf) for leaf in leaves]:
+                self.changed.append(name)
+            found, self.spec[name] = tree_flatten(output)
             if name == self._until:
+                self.outputs[name] = found
                 raise Reached
+            self.outputs[name] = [copied(leaf) for leaf in found]
+            self._given_out += [(name, i, leaf, _version(leaf)) for i, leaf in enumerate(found) if is_tensor(leaf)]
             return output
 
         return call
@@ -62,6 +70,10 @@ class Run:
             pass
         finally:
             hook.remove()
+
+    def written(self, name: str) -> frozenset[int]:
+        """The places of the tensors in the output of a sub-module that the loss has changed."""
+        return frozenset(i for n, i, leaf, before in self._given_out if n == name and _version(leaf) != before)
 
 
 @contextmanager
@@ -80,6 +92,11 @@ def shaken(tensors: Sequence[torch.Tensor]) -> None:
     for tensor in tensors:
         if tensor.is_floating_point():
             tensor.data.mul_(1 + 0.01 * torch.randn_like(tensor.data)).add_(0.01 * torch.randn_like(tensor.data))
+
+
+def copied(value: Any) -> Any:
+    """A tensor of its own; whatever else as it is."""
+    return value.clone() if is_tensor(value) else value
 
 
 def is_tensor(value: Any) -> TypeGuard[torch.Tensor]:
@@ -113,10 +130,16 @@ def close_rows(whole: Any, part: Any, rows: int, few: int) -> bool:
 
 
 def _same(one: Any, other: Any, finite: bool) -> bool:
-    if not isinstance(one, torch.Tensor) or not isinstance(other, torch.Tensor):
-        return type(one) is type(other) and repr(one) == repr(other)
+    if not is_tensor(one) or not is_tensor(other):
+        told = identity_of(one)
+        return told is not None and told == identity_of(other)
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
     if finite and one.is_floating_point() and not bool(one.isfinite().all()):
         return False
     return tensor_bytes(one) == tensor_bytes(other)
+
+
+def _version(value: Any) -> int:
+    """How often a tensor was changed in place."""
+    return value._version if is_tensor(value) else 0

@@ -23,6 +23,7 @@ class View:
         self.name = "view"
         self.reason: str | None = None
         """Why it is applied to every batch; empty where it is a derived column, None until it is known."""
+        self._names: list[str] = []
 
     @property
     def is_derived(self) -> bool:
@@ -47,10 +48,32 @@ class View:
                 )
         return type(batch)(found)
 
+    def changed(self, batch: Batch) -> tuple[Batch, set[str]]:
+        """What it makes of a canonical batch, and which columns are not as they were before.
+
+        Raises:
+            ModelError: as `of`, or there are other columns than in the first rows.
+        """
+        before = {name: (column, column._version) for name, column in batch.items()}
+        made = self.of(batch)
+        if list(made) != self._names:
+            raise ModelError(f"Learner.view: gave the columns {list(made)}, and {self._names} for the first rows")
+        kept = {
+            name
+            for name, column in made.items()
+            if name in before and before[name][0] is column and before[name][1] == column._version
+        }
+        return made, made.keys() - kept
+
+    def shown(self, columns: Mapping[str, Any], made: Batch) -> dict[str, Any]:
+        """The columns of a shard as the loss sees them: what was `made`, and what is as it was."""
+        return {name: made[name] if name in made else columns[name] for name in self._names}
+
     def find_out(self, batch: Batch) -> None:
         """See on a few rows whether it is pure."""
         rows = len(next(iter(batch.values())))
         once, again = self._seen(batch, 0), self._seen(batch, 1)
+        self._names = list(once)
         half = self._seen({name: column[: rows // 2] for name, column in batch.items()}, 1) if rows > 1 else once
         if list(once) != list(again) or not same(list(once.values()), list(again.values())):
             self.reason = "it is random"

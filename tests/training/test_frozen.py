@@ -3,18 +3,22 @@
 import copy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import cerebro
 from cerebro.errors import ModelError, SpecError
 from cerebro.messages import Unit
 from cerebro.plan.features import Features
 from cerebro.plan.program import Member, Program
+from cerebro.training.frozen import freeze
 from cerebro.training.identity import identity_of
+from cerebro.training.randomness import set_generators
 from cerebro.training.state import read_tensors
 from cerebro.training.trainer import Trainer
-from tests.frozen_nets import Transfer, build_transfer, build_uses, build_viewed, learner
+from tests.frozen_nets import TOWERS, Noisy, Transfer, build_transfer, build_uses, build_viewed, learner
 
 INLINE = {
     "after_trained": "what goes into first is trained",
@@ -55,32 +59,83 @@ def trace_of(trainer: Trainer):
     return trainer._learners["m001"].frozen.trace
 
 
-def build_plain_use(config):
-    return learner(build_uses(config).module, config, freeze=["first", "backbone"])
-
-
 @pytest.mark.parametrize("way", ["plain", "scaled"])
 def test_of_a_chain_only_the_last_output_is_a_column(shards, way):
-    trainer = trainer_of(build_plain_use, shards, {"way": way})
+    trainer = trainer_of(build_uses, shards, {"way": way})
     state_after(trainer, 1)
     assert (trace_of(trainer).needed, trace_of(trainer).reason) == ((("backbone", 0),), "")
 
 
-@pytest.mark.parametrize(("freeze", "needed"), [(["0", "1"], "1"), (["0"], "0"), (["1", "0", "2"], "2")])
-def test_a_frozen_beginning_of_a_sequence_gives_one_column(shards, freeze, needed):
+@pytest.mark.parametrize(("names", "needed"), [(["0", "1"], "1"), (["0"], "0"), (["1", "0", "2"], "2")])
+def test_a_frozen_beginning_of_a_sequence_gives_one_column(shards, names, needed):
     def build(config):
         net = nn.Sequential(nn.Flatten(), nn.Linear(60, 9), nn.ReLU(), nn.Linear(9, 4))
-        return learner(net, config, freeze=freeze)
+        return learner(net, config, freeze=names)
 
     trainer = trainer_of(build, shards, {})
     state_after(trainer, 1)
     assert (trace_of(trainer).needed, trace_of(trainer).reason) == (((needed, 0),), "")
 
 
-def test_two_towers_give_two_columns(shards):
-    trainer = trainer_of(build_uses, shards, {"way": "two_towers"})
+@pytest.mark.parametrize("way", TOWERS)
+def test_two_towers_give_two_columns(shards, way):
+    trainer = trainer_of(build_uses, shards, {"way": way})
     state_after(trainer, 1)
     assert trace_of(trainer).needed == (("backbone", 0), ("other", 0))
+
+
+@pytest.mark.parametrize("way", ["plain", "scaled", *TOWERS])
+def test_where_a_batch_is_a_canonical_one_the_bits_are_those_of_running_it_all(shards, way):
+    """The shards have fewer rows than a canonical batch: what stands in must be what would have been computed."""
+    config = {"way": way, "batch_size": 256}
+    set_generators((0, "init", 0))
+    declared = build_uses(config)
+    module = declared.module
+    freeze(module, declared.freeze)
+    optimizer = declared.optimizer([p for p in module.parameters() if p.requires_grad], fused=True)
+    for shard in range(2):
+        columns = {
+            n: torch.from_numpy(np.array(c)) for n, c in cerebro.open(shards).shard("train", shard).columns.items()
+        }
+        optimizer.zero_grad()
+        declared.loss(module, columns).backward()
+        optimizer.step()
+    trained = read_tensors(memoryview(state_after(trainer_of(build_uses, shards, config))))
+    own = {f"module/{name}": tensor for name, tensor in module.state_dict().items()}
+    assert [name for name in trained if name in own and not torch.equal(trained[name], own[name])] == []
+    assert not torch.equal(trained["module/head.weight"], torch.zeros_like(module.head.weight))
+
+
+def test_a_frozen_part_that_is_random_itself_is_run_in_the_batch(shards):
+    def build(config):
+        return learner(nn.Sequential(nn.Flatten(), Noisy(60, 9), nn.Linear(9, 4)), config, freeze=["1"])
+
+    trainer = trainer_of(build, shards, {})
+    state_after(trainer, 1)
+    assert trace_of(trainer).reason == "1 gives not the same twice: it is random, or remembers"
+
+
+def test_models_that_use_other_parts_of_an_output_share_no_column(shards, tmp_path):
+    class Encoder(nn.Module):
+        def forward(self, signal):
+            return signal[:, 0], signal[:, 1]
+
+    class Net(nn.Module):
+        def __init__(self, part):
+            super().__init__()
+            self.part, self.encoder, self.head = part, Encoder(), nn.Linear(20, 4)
+
+        def forward(self, signal):
+            return self.head(self.encoder(signal)[self.part])
+
+    def build(config):
+        return learner(Net(config["part"]), config, freeze=["encoder"])
+
+    stored = Features("materialize", folder=str(tmp_path))
+    for part in (0, 1):
+        plain = state_after(trainer_of(build, shards, {"part": part}, Features("recompute")), 1)
+        assert state_after(trainer_of(build, shards, {"part": part}, stored), 1) == plain
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_of_an_output_of_many_tensors_only_those_in_use_are_columns(shards):
@@ -105,7 +160,7 @@ def test_of_an_output_of_many_tensors_only_those_in_use_are_columns(shards):
 
 @pytest.mark.parametrize("way", INLINE)
 def test_what_cannot_be_derived_says_why_and_is_run_in_the_batch(shards, way):
-    trainer = trainer_of(build_plain_use, shards, {"way": way})
+    trainer = trainer_of(build_uses, shards, {"way": way})
     before = {n: t.clone() for n, t in trainer._learner("m001", None).module.named_parameters()}
     state = state_after(trainer, 1)
     after = read_tensors(memoryview(state))
@@ -159,6 +214,14 @@ def test_every_way_to_come_by_a_column_gives_the_same_state(shards, build, mode,
     state = state_after(trainer)
     assert state == plain == state_after(trainer)  # the second time from memory, or from the store
     assert len(list(tmp_path.iterdir())) == (0 if mode != "materialize" else 4 if build is build_viewed else 2)
+
+
+def test_a_view_stores_what_it_changes_only(shards, tmp_path):
+    trainer = trainer_of(build_viewed, shards, {"scale": 0.5}, Features("materialize", folder=str(tmp_path)))
+    state_after(trainer, 1)
+    (file,) = tmp_path.iterdir()
+    rows = trainer._shards.open("train", 0).rows
+    assert rows * 3 * 20 * 4 < file.stat().st_size < rows * 3 * 20 * 4 + 512
 
 
 def test_a_column_is_shared_by_learners_that_give_it_the_same(shards, tmp_path):
