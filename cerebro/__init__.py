@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Random,
         SuccessiveHalving,
     )
+    from cerebro.plan.features import Features
     from cerebro.session import Experiment, connect, load
     from cerebro.spec.budget import Budget
     from cerebro.spec.learner import Learner
@@ -46,6 +47,7 @@ __all__ = [
     "DataError",
     "EngineError",
     "Experiment",
+    "Features",
     "Grid",
     "Hyperband",
     "InternalError",
@@ -74,6 +76,7 @@ _HOMES = {
     "Experiment": "cerebro.session",
     "ASHA": "cerebro.control.procedures.asha",
     "Budget": "cerebro.spec.budget",
+    "Features": "cerebro.plan.features",
     "Grid": "cerebro.control.procedures.grid",
     "Hyperband": "cerebro.control.procedures.hyperband",
     "Learner": "cerebro.spec.learner",

@@ -52,13 +52,17 @@ def export(
     name: Name,
     model: Model,
     directory: Annotated[Path, typer.Argument(help="Folder to make.")],
+    file: Annotated[
+        Path | None, typer.Option(help="File that declares the experiment, if it was moved; for frozen weights.")
+    ] = None,
     store: Store = None,
 ) -> None:
     """Write a trained model as safetensors with a small model.json; `cerebro.load` reads it back."""
     from cerebro.session.export import export as write
     from cerebro.storage.store import Store as Experiments
 
-    typer.echo(write(Experiments(store).experiment(name), model, directory))
+    folder = Experiments(store).experiment(name)
+    typer.echo(write(folder, model, directory, lambda: declared(folder, file)))
 
 
 def declared(folder: Any, file: Path | None) -> Any:

@@ -12,4 +12,10 @@ Name = Annotated[str, typer.Argument(help="Name of an experiment in the store.")
 Workers = Annotated[int | None, typer.Option("--workers", help="Worker processes; the cores or GPUs by default.")]
 Engine = Annotated[str, typer.Option("--engine", help="local, inline, or simulated (a forecast; nothing is trained).")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Features = Annotated[
+    str,
+    typer.Option(
+        "--features", help="What frozen parts and views give: materialize, share, recompute, or auto (by cost)."
+    ),
+]
 Policy = Annotated[str, typer.Option("--policy", help="longest-remaining, or random.")]

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cerebro.cli.options import Device, Engine, Json, Policy, Store, Workers
+from cerebro.cli.options import Device, Engine, Features, Json, Policy, Store, Workers
 
 File = Annotated[Path, typer.Argument(help="Python file that defines `experiment = cerebro.Experiment(...)`.")]
 BudgetText = Annotated[
@@ -31,6 +31,7 @@ class RunOptions:
     engine: Engine = "local"
     device: Device = "auto"
     policy: Policy = "longest-remaining"
+    features: Features = "auto"
     budget: BudgetText = None
     store: Store = None
 

@@ -9,6 +9,7 @@ from functools import partial
 from cerebro.engines.border import run_launch, run_pilot
 from cerebro.execution.engine import BytesHandle, Engine, Prior, Restore, StateHandle
 from cerebro.messages import Event, Launch, Pilot, UnitFinished, WorkerJoined, WorkerLost
+from cerebro.plan.features import Features
 from cerebro.plan.program import Member, Program
 from cerebro.training.devices import one_thread, set_threads
 from cerebro.training.fingerprint import fingerprint
@@ -52,6 +53,9 @@ class InlineEngine(Engine):
     def introduce(self, model: str, member: Member) -> None:
         if self._trainer.introduce(model, member):
             self._states.pop(model, None)
+
+    def prefer(self, features: Features) -> None:
+        self._trainer.prefer(features)
 
     def submit(self, command: Launch | Pilot, *priors: Prior) -> None:
         match command:

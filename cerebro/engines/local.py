@@ -23,6 +23,7 @@ from cerebro.engines.states import States
 from cerebro.errors import DataError, EngineError
 from cerebro.execution.engine import Engine, Prior, Restore, StateHandle
 from cerebro.messages import Event, Launch, Pilot, UnitFinished, WorkerJoined, WorkerLost, from_json, to_json
+from cerebro.plan.features import Features
 from cerebro.plan.program import Member, Program
 from cerebro.training.transport import Slot, new_slot
 
@@ -42,6 +43,7 @@ class _Worker:
     starts: int
     known_members: dict[str, Member]
     known_slots: set[int] = field(default_factory=set)
+    known_features: Features = field(default_factory=Features)
     command: Launch | Pilot | None = None
     sources: list[StateHandle] = field(default_factory=list[StateHandle])
     """Keep the states that its units start from, which may be forgotten meanwhile."""
@@ -59,6 +61,7 @@ class LocalEngine(Engine):
         self._workers: dict[int, _Worker] = {}
         self._states = States()
         self._members: dict[str, Member] = {}
+        self._features = Features()
         self._events: deque[Event] = deque()
         self._selector = selectors.DefaultSelector()
         self._opened = time.monotonic()
@@ -77,6 +80,9 @@ class LocalEngine(Engine):
         if self._members.get(model) != member:
             self.forget(model)
             self._members[model] = member
+
+    def prefer(self, features: Features) -> None:
+        self._features = features
 
     def submit(self, command: Launch | Pilot, *priors: Prior) -> None:
         worker = self._workers[command.worker]
@@ -158,13 +164,15 @@ class LocalEngine(Engine):
         return present
 
     def _send(self, worker: _Worker, models: Sequence[str], request: dict[str, Any], slots: list[Slot]) -> None:
-        """Send a request, and with it what this worker has not been told of: the models' members, and the slots."""
+        """Send a request, and with it what this worker has not been told of: the members, the slots, the features."""
         for model in models:
             assert model in self._members, f"{model} was not introduced"
         members = {model: self._members[model] for model in models}
         unknown = {m: member.as_json() for m, member in members.items() if worker.known_members.get(m) != member}
         new = [slot for slot in slots if slot.number not in worker.known_slots]
-        news = {"new_slots": [slot.number for slot in new], "new_members": unknown}
+        news: dict[str, Any] = {"new_slots": [slot.number for slot in new], "new_members": unknown}
+        if worker.known_features != self._features:
+            news["features"] = self._features.as_json()
         frame = json.dumps({**request, **news}).encode()
         try:
             worker.channel.send(frame, [slot.descriptor for slot in new])
@@ -172,6 +180,7 @@ class LocalEngine(Engine):
             return  # its death is heard of by `wait`
         worker.known_slots.update(slot.number for slot in new)
         worker.known_members.update(members)
+        worker.known_features = self._features
 
     def _hear(self, worker: _Worker) -> None:
         """Turn what a worker says, or its silence for ever, into events."""

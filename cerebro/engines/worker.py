@@ -15,6 +15,7 @@ from cerebro.engines.border import guarded, run_launch, run_pilot
 from cerebro.engines.channel import Channel, ChannelClosed
 from cerebro.errors import InternalError
 from cerebro.messages import Event, Launch, Message, Pilot, UnitFailed, UnitFinished, WorkerJoined, from_json, to_json
+from cerebro.plan.features import features_of
 from cerebro.plan.program import Program, member_of
 from cerebro.training.devices import one_thread
 from cerebro.training.fingerprint import fingerprint
@@ -54,6 +55,8 @@ def _serve(channel: Channel) -> None:
             slots[slot] = Slot(slot, descriptor)
         for model, member in request["new_members"].items():
             trainer.introduce(model, member_of(member))
+        if "features" in request:
+            trainer.prefer(features_of(request["features"]))
         try:
             ended = [
                 (to_json(event), size)

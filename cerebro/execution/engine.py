@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from cerebro.messages import Event, Launch, Pilot
+from cerebro.plan.features import Features
 from cerebro.plan.program import Member, Program
 
 Restore = Callable[[str], bytes | None]
@@ -49,6 +50,7 @@ class Engine(ABC):
 
     - `open` starts the workers, numbered from 0; each says `WorkerJoined` once through `wait`.
     - `introduce` tells of a model that was not among the program's members, before it is submitted.
+    - `prefer` passes on to the workers how they are to come by derived columns; ignoring it changes no bit.
     - `submit` hands one command to an idle worker and returns at once. The engine keeps the state of each model
       between its units and brings it to where the next one runs; for a model that it has no state of, it asks
       `restore`. A unit that its member's ancestor `is_adopted_by` starts from that one's state, which it adopts.
@@ -78,6 +80,9 @@ class Engine(ABC):
 
         A model that is known as another member must not be in a unit; what the engine held of it is forgotten.
         """
+
+    def prefer(self, features: Features) -> None:  # noqa: B027  # an engine that derives no columns has no use for it
+        """Let workers come to derived columns as `features` says, from the next submission on; it changes no bit."""
 
     @abstractmethod
     def submit(self, command: Launch | Pilot, *priors: Prior) -> None:

@@ -144,7 +144,7 @@ class Executor:
         return events
 
     def _handle(self, events: Sequence[Event], begun: Sequence[Step] = ()) -> None:
-        self._log.make_room(sum(isinstance(event, UnitFinished) for event in events))
+        self._log.make_room(sum(isinstance(event, UnitFinished) and not event.more for event in events))
         ended = [(event, self._taken_in(event)) for event in events]
         steps = [*begun, *self._steering.handle([*self._given_up, *events])]
         self._given_up = []

@@ -10,7 +10,7 @@ from cerebro.execution.deadlines import Deadlines
 from cerebro.execution.engine import Engine
 from cerebro.execution.scheduler import DEATHS_MAX
 from cerebro.messages import Event, Pilot, Piloted, PilotFailed, WorkerJoined, WorkerLost
-from cerebro.plan.cost import Profile
+from cerebro.plan.cost import Derivation, Profile
 
 BATCHES = 3
 """Batches that a pilot times; they are run twice, which also shows whether the user's code is deterministic."""
@@ -162,5 +162,6 @@ def _one_of_each(described: Mapping[str, Mapping[str, Any]], without: Collection
 
 def as_profile(values: Mapping[str, Any]) -> Profile:
     """The profile that a worker sent, or that was remembered, as JSON."""
-    fields: dict[str, Any] = {**values, "metrics": tuple(values["metrics"])}
+    derived = tuple(Derivation(**part) for part in values.get("derived", ()))
+    fields: dict[str, Any] = {**values, "metrics": tuple(values["metrics"]), "derived": derived}
     return Profile(**fields)

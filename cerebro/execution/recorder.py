@@ -141,6 +141,8 @@ class Recorder:
         self._kept = defaultdict[str, deque[int]](lambda: deque(maxlen=_KEPT_MAX))
         """The epochs at whose end a state of each model is kept; the writing thread's own."""
         self._entries: deque[_Entry] = deque()
+        self._pass: list[_Entry] = []
+        """A pass that is being told of: it becomes durable as a whole, so that its models stay together; one unit."""
         self._unwritten, self._submitted_at = 0, 0.0
         self._behind: deque[tuple[Future[None], int]] = deque()
         """Writes that are not known to be durable, oldest first, with their finished units."""
@@ -154,7 +156,11 @@ class Recorder:
             Exception: whatever stopped the writing of an earlier one, such as a full disk.
         """
         is_unit = isinstance(event, UnitFinished)
-        self._entries.append(_Entry(event, state, is_unit and self._is_kept(event.unit)))
+        self._pass.append(_Entry(event, state, is_unit and self._is_kept(event.unit)))
+        if is_unit and event.more:
+            return
+        self._entries.extend(self._pass)
+        self._pass.clear()
         self._unwritten += is_unit
         rested = time.monotonic() - self._submitted_at >= _REST_SECONDS
         if not is_unit or rested or self._unwritten >= self._behind_max:

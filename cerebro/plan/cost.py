@@ -22,6 +22,19 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
+class Derivation:
+    """Columns that a model derives of those of the dataset, by a view or by frozen sub-modules."""
+
+    key: str
+    """Equal where the computation is the same."""
+    name: str
+    note: str = ""
+    """Why it is done in each batch instead, if it is."""
+    row_seconds: float = 0.0
+    row_bytes: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """What a pilot of a few batches says of one architecture."""
 
@@ -40,15 +53,20 @@ class Profile:
     peak_bytes: int = 0
     impure_tensor: str | None = None
     """The first tensor that two runs of the same batches disagree on, if any."""
+    derived: tuple[Derivation, ...] = ()
+    """What it derives; the seconds of a batch are those of the rest."""
+    derived_row_seconds: float = 0.0
+    """What that costs a row of a visit, as it is planned to be done."""
 
     def train_seconds(self, rows: int) -> float:
         """Nominal seconds of one training visit of a shard."""
         batches = rows // self.batch_size if self.drop_last else -(-rows // self.batch_size)
-        return batches * self.train_batch_seconds + UNIT_SECONDS
+        return batches * self.train_batch_seconds + rows * self.derived_row_seconds + UNIT_SECONDS
 
     def valid_seconds(self, rows: int) -> float:
         """Nominal seconds of one validation visit of a shard."""
-        return -(-rows // self.eval_batch_size) * self.valid_batch_seconds + UNIT_SECONDS
+        batches = -(-rows // self.eval_batch_size)
+        return batches * self.valid_batch_seconds + rows * self.derived_row_seconds + UNIT_SECONDS
 
 
 UNIT_SECONDS = 0.002

@@ -1,10 +1,11 @@
 """The physical plan: operators, what they cost, and the work they hand to the scheduler."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cerebro.plan.cost import Cost, Profile
+from cerebro.plan.features import Features
 from cerebro.plan.logical import varying_names
 from cerebro.plan.node import Node
 from cerebro.plan.workload import Workload
@@ -37,6 +38,48 @@ class TrainGroup(Node):
 
 
 @dataclass(frozen=True)
+class Materialize(Node):
+    """Columns that models derive alike, computed fewer times than they are used."""
+
+    name: str
+    models: int
+    rounds: int
+    """How often each row is used, by all models in all epochs."""
+    row_bytes: float
+    stored_bytes: float
+    stored_share: float
+    """Of the rows; the others are computed by each worker that needs them."""
+    otherwise: str
+    """What is done about the others: `Share` or `Recompute`."""
+    seconds: float
+    recompute_seconds: float
+
+    def label(self) -> str:
+        verb = "Materialize" if self.stored_share else self.otherwise
+        part = f", {self.stored_share:.0%} of the rows" if 0 < self.stored_share < 1 else ""
+        return (
+            f"{verb}  {self.name} ({bytes_text(self.row_bytes)} a row) for {count_text(self.models, 'model')}{part}, "
+            f"{bytes_text(self.stored_bytes)} stored; else computed {self.rounds:,}×"
+        )
+
+    def note(self) -> str:
+        """What it comes to."""
+        return f"{seconds_text(self.seconds)} in all, else {seconds_text(self.recompute_seconds)}"
+
+
+@dataclass(frozen=True)
+class InBatch(Node):
+    """What models could derive alike, but each has to compute in each of its batches."""
+
+    name: str
+    models: int
+    reason: str
+
+    def label(self) -> str:
+        return f"InBatch  {self.name} for {count_text(self.models, 'model')}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class Hop(Node):
     """Models hop between workers; each unit is one model on one shard."""
 
@@ -45,6 +88,7 @@ class Hop(Node):
     policy: str
     order: str
     engine: str
+    derived: tuple[Materialize | InBatch, ...] = ()
 
     def label(self) -> str:
         chain = self.workload.chains[0]
@@ -58,7 +102,7 @@ class Hop(Node):
         )
 
     def children(self) -> tuple[Node, ...]:
-        return self.groups
+        return (*self.derived, *self.groups)
 
 
 @dataclass(frozen=True)
@@ -70,3 +114,5 @@ class PhysicalPlan:
     cost: Cost
     lower_bound_seconds: float
     """No schedule of these units can be shorter."""
+    features: Features = field(default_factory=Features)
+    """What workers do about derived columns."""

@@ -5,7 +5,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from cerebro.ids import digest
 from cerebro.messages import Unit
+from cerebro.streams import Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,12 @@ class Member:
     def as_json(self) -> dict[str, Any]:
         """The member as JSON; `member_of` is the inverse."""
         return asdict(self)
+
+
+def stream_key(seed: int, independent: bool, member: Member, stream: str, *parts: int | str) -> Key:
+    """The key of a random stream of a model: the same for all models unless they are to be independent."""
+    own = (digest(member.config),) if independent else ()
+    return (seed, stream, member.repeat, *parts, *own)
 
 
 def member_of(value: Mapping[str, Any]) -> Member:

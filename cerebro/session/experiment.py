@@ -3,7 +3,7 @@
 import os
 import sys
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from cerebro.errors import SpecError, StoreError
@@ -12,8 +12,10 @@ from cerebro.execution.forecast import Forecast, forecast
 from cerebro.execution.policies import DEFAULT_POLICY, POLICIES
 from cerebro.execution.profiler import Profiler
 from cerebro.plan.cost import Profile
+from cerebro.plan.features import Features
 from cerebro.plan.node import tree
 from cerebro.session.declaration import Declaration, check_same, declare
+from cerebro.session.deriving import as_features
 from cerebro.session.display import make_display
 from cerebro.session.expectation import expected_work
 from cerebro.session.handle import Handle, start
@@ -37,9 +39,10 @@ class Experiment(ExperimentSpec):
     See `cerebro.spec.experiment.ExperimentSpec` for the fields. The declaration is checked when it is made; nothing
     runs before `explain` or `fit`.
 
-    Where things run never changes a bit of any model: `workers`, `engine` and `policy` are arguments of the verbs.
-    `workers` defaults to the cores of this machine (or its GPUs); `store` to the environment's CEREBRO_STORE, else
-    `./cerebro.d`.
+    Where things run never changes a bit of any model: `workers`, `engine` and `policy` are arguments of the verbs, and
+    so is `features`: whether what frozen sub-modules and views give is written to the store (`materialize`), kept in
+    memory (`share`), computed on every visit (`recompute`), or what costs least (`auto`). `workers` defaults to the
+    cores of this machine (or its GPUs); `store` to the environment's CEREBRO_STORE, else `./cerebro.d`.
     """
 
     def fit(
@@ -49,6 +52,7 @@ class Experiment(ExperimentSpec):
         engine: EngineName = "local",
         device: str = "auto",
         policy: str = DEFAULT_POLICY,
+        features: Features | str = "auto",
         store: StorePath = None,
         budget: Budget | str | None = None,
         progress: bool = True,
@@ -68,6 +72,7 @@ class Experiment(ExperimentSpec):
             load_ahead()
         spend = as_budget(budget) or self.budget
         declaration, means, chosen = self._prepare(workers, engine, device, policy)
+        means = replace(means, features=as_features(features, where.features))
         run = Run(declaration, where, folder, means, chosen, lambda: make_engine(engine), make_display(progress), spend)
         ending = run.execute()
         if ending == INTERRUPTED:
@@ -95,6 +100,7 @@ class Experiment(ExperimentSpec):
         engine: EngineName = "local",
         device: str = "auto",
         policy: str = DEFAULT_POLICY,
+        features: Features | str = "auto",
         store: StorePath = None,
         budget: Budget | str | None = None,
     ) -> str:
@@ -108,6 +114,7 @@ class Experiment(ExperimentSpec):
         if stage not in ("logical", "physical", "actual"):
             raise SpecError(f"stage: {stage!r} is not one of logical, physical, actual")
         declaration, means, chosen = self._prepare(workers, engine, device, policy)
+        means = replace(means, features=as_features(features, Store(store).features))
         if stage == "logical":
             return tree(declaration.select)
         profiles = self._profiles(declaration, means, chosen, Store(store))

@@ -12,7 +12,9 @@ from typing import Any
 
 from cerebro.errors import DataError, StoreError
 from cerebro.ids import digest, digest_bytes
+from cerebro.plan.program import stream_key
 from cerebro.report.leaderboard import leaderboard
+from cerebro.session.members import members_in
 from cerebro.spec.experiment import ExperimentSpec
 from cerebro.storage.destination import sync
 from cerebro.storage.store import ExperimentFolder
@@ -32,23 +34,35 @@ class Exported:
     tensors: Mapping[str, Any]
 
 
-def export(folder: ExperimentFolder, model: str, destination: str | os.PathLike[str]) -> Path:
+def export(
+    folder: ExperimentFolder,
+    model: str,
+    destination: str | os.PathLike[str],
+    declared: Callable[[], ExperimentSpec] | None = None,
+) -> Path:
     """Write `model` as safetensors with a small `model.json`; gives the folder, which appears whole or not at all.
 
+    Frozen weights are not in the store: for a model that has some, `declared` gives the experiment that builds them.
+
     Raises:
-        StoreError: no such model, or it was not trained.
+        StoreError: no such model, or it was not trained, or what builds its frozen weights is not at hand.
         DataError: the destination exists.
     """
-    from cerebro.training.export import save_weights
+    from cerebro.training.export import is_whole, save_weights, weights_in
 
     target = Path(destination)
     row, state = trained(folder, model)
     if target.exists():
         raise DataError(f"{target} exists: give a folder that does not")
+    weights = (
+        weights_in(memoryview(state))
+        if is_whole(memoryview(state))
+        else _built(folder, model, memoryview(state), declared)[1]
+    )
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        save_weights(memoryview(state), scratch / WEIGHTS)
+        save_weights(weights, scratch / WEIGHTS)
         card = {"format": _FORMAT, "experiment": folder.path.name, **row}
         card["weights_sha256"] = digest_bytes((scratch / WEIGHTS).read_bytes())
         (scratch / CARD).write_text(json.dumps({**card, "digest": digest(card)}, indent=2) + "\n")
@@ -92,14 +106,24 @@ def _check(file: Path, expected: str | None, found: str) -> None:
 def load_state(folder: ExperimentFolder, model: str, spec: ExperimentSpec) -> Any:
     """The trained module of `model`, in evaluation mode."""
     from cerebro.training.export import put_weights
-    from cerebro.training.randomness import preserved_generators
-    from cerebro.training.state import read_tensors
 
-    row, state = trained(folder, model)
-    tensors = read_tensors(memoryview(state))
-    weights = {name.removeprefix("module/"): t for name, t in tensors.items() if name.startswith("module/")}
-    with preserved_generators():
-        return put_weights(spec.build(row["config"]).module, weights)
+    _, state = trained(folder, model)
+    return put_weights(*_built(folder, model, memoryview(state), lambda: spec))
+
+
+def _built(
+    folder: ExperimentFolder, model: str, state: memoryview, declared: Callable[[], ExperimentSpec] | None
+) -> tuple[Any, dict[str, Any]]:
+    """The module of a model and all its weights, built as its workers did."""
+    from cerebro.training.export import built
+
+    if declared is None:
+        raise StoreError(f"model {model!r} has frozen weights, which only its build gives: use experiment.result()")
+    with closing(folder.reader()) as reader:
+        member = members_in(reader)[model]
+    spec = declared()
+    key = stream_key(spec.seed, spec.independent, member, "init")
+    return built(spec.build, member.config, key, state)
 
 
 def trained(folder: ExperimentFolder, model: str) -> tuple[dict[str, Any], bytes]:

@@ -11,11 +11,13 @@ from cerebro.execution.policies import make_policy
 from cerebro.execution.policy import Policy
 from cerebro.operators.hop import Goal, hop, moved_bytes
 from cerebro.plan.cost import Cost, Profile
+from cerebro.plan.features import Features
 from cerebro.plan.node import Node, tree
-from cerebro.plan.physical import Hop, PhysicalPlan, TrainGroup
+from cerebro.plan.physical import Hop, Materialize, PhysicalPlan, TrainGroup
 from cerebro.plan.workload import Done
 from cerebro.quantities import bytes_text, seconds_text
 from cerebro.session.declaration import Declaration
+from cerebro.session.deriving import derive
 from cerebro.spec.budget import Budget
 from cerebro.storage.catalog import CatalogReader
 
@@ -30,6 +32,8 @@ class Means:
     workers: int
     policy: str
     engine: str
+    features: Features = field(default_factory=Features)
+    """What is to be done about derived columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +54,38 @@ def plan(declaration: Declaration, work: Work, means: Means) -> tuple[PhysicalPl
     Raises:
         PlanError: it needs more memory than there is.
     """
+    deriving = derive(
+        {model: work.profiles[model] for model in work.configs if model in work.profiles},
+        _epochs_left(declaration, work),
+        declaration.train.scan,
+        means.features,
+        means.workers,
+    )
     operator = hop(
         replace(declaration.train, configs=work.configs),
-        work.profiles,
+        deriving.profiles,
         workers=means.workers,
         policy=means.policy,
         engine=means.engine,
         done=work.done,
         goals=work.goals,
     )
+    operator = replace(operator, derived=deriving.nodes)
     policy = make_policy(means.policy, operator.workload, declaration.spec.seed)
     expected = forecast(operator.workload, policy)
-    cost = Cost(expected.makespan_seconds, _peak_bytes(operator, work.profiles), moved_bytes(operator))
+    peak_bytes = _peak_bytes(operator, work.profiles) + means.workers * deriving.memory_bytes
+    cost = Cost(expected.makespan_seconds, peak_bytes, moved_bytes(operator))
     _check_memory(cost, work.profiles, means)
     root = replace(declaration.select, train=operator)
-    return PhysicalPlan(root, operator, cost, expected.lower_bound_seconds), policy
+    return PhysicalPlan(root, operator, cost, expected.lower_bound_seconds, deriving.features), policy
+
+
+def _epochs_left(declaration: Declaration, work: Work) -> dict[str, int]:
+    usual = Goal(declaration.train.epochs)
+    return {
+        model: max(0, work.goals.get(model, usual).until - work.done.get(model, Done()).epoch + 1)
+        for model in work.configs
+    }
 
 
 def physical_text(physical: PhysicalPlan) -> str:
@@ -130,7 +151,7 @@ def _estimate(node: Node, physical: PhysicalPlan) -> str:
     if node is physical.hop:
         hop = physical.hop
         return f"order {hop.order}, {hop.policy}; at best {seconds_text(physical.lower_bound_seconds)}"
-    return node.note() if isinstance(node, TrainGroup) else ""
+    return node.note() if isinstance(node, TrainGroup | Materialize) else ""
 
 
 def _peak_bytes(operator: Hop, profiles: Mapping[str, Profile]) -> int:

@@ -122,7 +122,7 @@ class Result:
 
     def export(self, model: str | None, destination: Any) -> Any:
         """Write `model` (the best if None) to a folder that `cerebro.load` reads; gives the folder."""
-        return export(self.folder, self._model(model), destination)
+        return export(self.folder, self._model(model), destination, self._spec)
 
     def _model(self, model: str | None) -> str:
         return model if model is not None else self.best["model"]

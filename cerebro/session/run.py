@@ -154,6 +154,7 @@ class Run:
                 recorder.record(step.ruling, step.state)
             return True
         physical, policy = plan(self.declaration, work, self.means)
+        ready.engine.prefer(physical.features)
         with catalog.transaction():
             catalog.set_experiment(plan=canonical_json(plan_record(physical, work.profiles)))
         scheduler = Scheduler(physical.hop.workload, policy)
@@ -225,7 +226,7 @@ class Run:
                 catalog.add_event("engine", f"model {status}", {"model": model, "error": error})
 
     def _note_start(self, catalog: Catalog) -> int:
-        means = asdict(self.means)
+        means = {**asdict(self.means), "features": self.means.features.mode}
         with catalog.transaction():
             number = catalog.add_command("user", "run", means)
             budget = {"budget": self.budget.describe()} if self.budget else {}

@@ -47,7 +47,7 @@ def _describe(value: Any) -> tuple[Any, list[tuple[str, Any]]]:
         case types.FunctionType():
             bound = [_constant(default) for default in (value.__defaults__ or ())]
             keywords = {name: _constant(default) for name, default in (value.__kwdefaults__ or {}).items()}
-            reached = list(_referred(value))
+            reached = list(referred(value))
             constants = {name: _constant(item) for name, item in reached if isinstance(item, _CONSTANTS)}
             return [_code(value.__code__), bound, keywords, constants], [
                 (n, v) for n, v in reached if n not in constants
@@ -66,7 +66,7 @@ def _describe(value: Any) -> tuple[Any, list[tuple[str, Any]]]:
             return ["instance", _constant(value)], [_named(type(value))]
 
 
-def _referred(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+def referred(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     """The globals and closure variables that a function's code names, by name."""
     names = set(_code_names(function.__code__))
     for name in sorted(names & function.__globals__.keys()):
@@ -109,6 +109,11 @@ def _constant(value: Any) -> Any:
             return repr(value)
         case _:
             return _name(value)
+
+
+def is_own(value: Any) -> bool:
+    """Whether a function or class is the user's, rather than of an installed package or of Cerebro."""
+    return _is_own(_module(value))
 
 
 def _is_own(module: types.ModuleType | None) -> bool:

@@ -1,6 +1,6 @@
 """A learner: what `build(config)` returns, everything needed to train one model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,14 @@ class Learner:
         drop_last: leave out the last batch of a visit where it is smaller than `batch_size`.
         shuffle: permute the rows of a shard anew on every visit.
         eval_batch_size: rows in a validation batch; `batch_size` if not given.
+        freeze: sub-modules that are not trained, by their dotted names, such as `["backbone"]`. They are always in
+            evaluation mode (dropout does nothing, batch norm uses its running statistics), and are no part of the
+            model's state: `build` makes them, and must make them alike whenever it is called. What they give is
+            computed in batches of 256 rows in the order of a shard, wherever that is a function of the rows alone,
+            so that models can share it; otherwise in each training batch, as it is.
+        view: `view(batch) -> batch`, a data representation such as windowing, with a row for each row, that the loss
+            is given in place of the batch. It must be pure; one that is random is applied to every batch as it is.
+            What it depends on is best bound with `functools.partial`.
 
     Raises:
         SpecError: naming the field.
@@ -43,6 +51,8 @@ class Learner:
     drop_last: bool = False
     shuffle: bool = True
     eval_batch_size: int | None = None
+    freeze: Sequence[str] = ()
+    view: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
 
     def __post_init__(self) -> None:
         _check_module(self.module)
@@ -61,6 +71,9 @@ class Learner:
         if self.clip_norm is not None and not (isinstance(self.clip_norm, int | float) and self.clip_norm > 0):
             raise SpecError(f"Learner.clip_norm: {self.clip_norm!r} is not a positive number")
         _check_metrics(self.metrics)
+        _check_freeze(self.freeze, self.module)
+        if self.view is not None:
+            _check_callable("view", self.view, "a function of the batch that gives a batch")
 
 
 def _check_module(module: Any) -> None:
@@ -91,6 +104,18 @@ def _check_metrics(metrics: Any) -> None:
                 f"Learner.metrics[{name!r}]: {_kind(metric)} is not a metric; "
                 "use cerebro.metrics.accuracy(...), another of cerebro.metrics, or a torchmetrics object"
             )
+
+
+def _check_freeze(names: Any, module: Any) -> None:
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise SpecError(f'Learner.freeze: {names!r} is not a list of names; write ["backbone"]')
+    if not names:
+        return
+    known = {name for name, _ in module.named_modules() if name}
+    for name in names:
+        if name not in known:
+            near = ", ".join(sorted(known, key=lambda other: (other.count("."), other))[:8])
+            raise SpecError(f"Learner.freeze: the module has no sub-module {name!r}; it has {near or 'none'}")
 
 
 def _kind(value: Any) -> str:

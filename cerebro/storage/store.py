@@ -190,6 +190,11 @@ class Store:
         """
         return ExperimentFolder(self.root / check_name(name))
 
+    @property
+    def features(self) -> Path:
+        """Where derived columns are stored, for all experiments."""
+        return self.root / ".features"
+
     def remembered_pilot(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
         """What a pilot with this key found earlier, if it is remembered."""
         try:

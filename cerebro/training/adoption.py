@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from cerebro.errors import ModelError
+from cerebro.training.frozen import weights_digest
 from cerebro.training.layout import dtype_name
 
 Tensors = Mapping[str, torch.Tensor]
@@ -44,6 +45,21 @@ def adopt_module(own: Tensors, found: Tensors) -> None:
             if 0 in tensor.stride():  # an expanded one, whose elements are one place in memory
                 tensor.data = tensor.data.contiguous()
             tensor.copy_(found[name])
+
+
+def adopt_frozen(module: Any, own: Tensors, frozen: Mapping[str, Any]) -> Tensors:
+    """Of its own tensors those that the ancestor trained: what that one had frozen the clone has from its build.
+
+    Raises:
+        ModelError: `build` gives the clone other weights than those.
+    """
+    parts = {f"module/{name}.": module.get_submodule(name) for name in frozen["parts"]}
+    if weights_digest(parts.values()) != frozen["weights"]:
+        raise ModelError(
+            f"Learner.freeze: build gives the clone other weights of {', '.join(frozen['parts'])} than the ancestor "
+            f"had frozen: {COLD}"
+        )
+    return {name: tensor for name, tensor in own.items() if not name.startswith(tuple(parts))}
 
 
 def adopt_optimizer(optimizer: Any, found: Tensors, scalars: Mapping[str, Any]) -> None:

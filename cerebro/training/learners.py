@@ -9,13 +9,16 @@ import torch
 
 from cerebro.errors import ModelError
 from cerebro.ids import digest
+from cerebro.spec.code import code_parts
 from cerebro.spec.learner import Learner
 from cerebro.streams import Key
+from cerebro.training.frozen import Frozen, freeze
 from cerebro.training.metrics import Metric, torchmetric
 from cerebro.training.randomness import set_generators
 from cerebro.training.state import LiveState
+from cerebro.training.view import View
 
-Batch = Mapping[str, torch.Tensor]
+Batch = dict[str, torch.Tensor]
 Build = Callable[[Mapping[str, Any]], Any]
 
 
@@ -30,10 +33,16 @@ class LiveLearner:
     """Whether each sub-module was in training mode as `build` left it; frozen parts may be in evaluation mode."""
     device: torch.device
     output: "LastOutput"
+    frozen: Frozen | None = None
+    view: View | None = None
 
     @property
     def module(self) -> Any:
         return self.learner.module
+
+    def viewed(self, batch: Batch) -> Batch:
+        """The batch as the user's view shows it, where that is not a derived column already."""
+        return batch if self.view is None or not self.view.reason else self.view.of(batch)
 
     def training_mode(self) -> None:
         """Every sub-module in the mode that `build` left it in."""
@@ -42,7 +51,7 @@ class LiveLearner:
 
     def loss_and_output(self, batch: Batch) -> tuple[torch.Tensor, Any]:
         """The loss of a batch, and the output that the metrics read."""
-        result = self.learner.loss(self.module, batch)
+        result = (self.learner if self.frozen is None else self.frozen).loss(self.module, batch)
         if isinstance(result, tuple):
             loss, output = result
         else:
@@ -68,7 +77,7 @@ class LastOutput:
 
 
 def call_build(build: Build, config: Mapping[str, Any]) -> Learner:
-    """What the user's `build` gives.
+    """What the user's `build` gives, with what is not trained frozen.
 
     Raises:
         ModelError: it is not a learner.
@@ -76,6 +85,7 @@ def call_build(build: Build, config: Mapping[str, Any]) -> Learner:
     learner = build(config)
     if not isinstance(learner, Learner):
         raise ModelError(f"build: gave {type(learner).__name__}; it must return a cerebro.Learner")
+    freeze(learner.module, learner.freeze)
     return learner
 
 
@@ -101,7 +111,18 @@ def build_learner(
     schedule = learner.schedule(optimizer) if learner.schedule is not None else None
     metrics = {name: as_metric(name, metric, label) for name, metric in learner.metrics.items()}
     modes = {part: part.training for part in module.modules()}
-    return LiveLearner(learner, LiveState(module, optimizer, schedule), metrics, modes, device, output)
+    frozen, view = _derived_parts(learner, build, config)
+    state = LiveState(module, optimizer, schedule, frozen)
+    return LiveLearner(learner, state, metrics, modes, device, output, frozen, view)
+
+
+def _derived_parts(learner: Learner, build: Build, config: Mapping[str, Any]) -> tuple[Frozen | None, View | None]:
+    if not learner.freeze and learner.view is None:
+        return None, None
+    # What cannot be told is taken to be this config's own.
+    salt = digest([config, code_parts(build)])
+    frozen = Frozen(learner.module, learner.freeze, learner.loss, salt) if learner.freeze else None
+    return frozen, View(learner.view, salt) if learner.view is not None else None
 
 
 def describe(live: LiveLearner) -> dict[str, Any]:
@@ -109,9 +130,9 @@ def describe(live: LiveLearner) -> dict[str, Any]:
     module, learner = live.module, live.learner
     tensors = [[name, str(t.dtype), list(t.shape)] for name, t in live.state.tensors() if name.startswith("module/")]
     optimizer = type(live.state.optimizer)
-    signature = digest(
-        [repr(module), tensors, optimizer.__qualname__, learner.batch_size, learner.eval_batch_size, learner.clip_norm]
-    )
+    derived = [part.identity for part in (live.frozen, live.view) if part is not None]
+    sizes = [learner.batch_size, learner.eval_batch_size, learner.clip_norm]
+    signature = digest([repr(module), tensors, optimizer.__qualname__, *sizes, *derived])
     return {
         "signature": signature,
         "architecture": type(module).__name__,
@@ -137,7 +158,8 @@ def build_optimizer(learner: Learner) -> Any:
     """
     parameters = [parameter for parameter in learner.module.parameters() if parameter.requires_grad]
     if not parameters:
-        raise ModelError("Learner.module: no parameter requires a gradient, so there is nothing to train")
+        field = f"Learner.freeze: {list(learner.freeze)} leaves" if learner.freeze else "Learner.module: has"
+        raise ModelError(f"{field} no parameter that requires a gradient, so there is nothing to train")
     optimizer = learner.optimizer(parameters)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ModelError(f"Learner.optimizer: gave {type(optimizer).__name__}; it must give a torch.optim.Optimizer")

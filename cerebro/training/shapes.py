@@ -1,7 +1,7 @@
 """What a config would build, without training it: to see whether a model can be cloned with another config."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from cerebro.errors import ModelError
@@ -25,6 +25,8 @@ class _Blueprint:
     """The names of the parameters in each group of the optimizer."""
     memory: Mapping[str, tuple[str, ...]]
     """What the optimizer remembers of each parameter; empty unless that was asked."""
+    frozen: frozenset[str] = frozenset()
+    """The tensors that no state holds, since they are never trained."""
 
 
 def shapes(build: Build, config: Mapping[str, Any], label: str | None) -> Shapes:
@@ -59,6 +61,8 @@ def check_clone(
     keep = optimizer == "keep"
     ours, theirs = (_blueprint(build, config, label, with_memory=keep) for config in (before, after))
     _check_tensors(ours.tensors, theirs.tensors, model)
+    for name in sorted(theirs.frozen - ours.frozen):
+        raise ModelError(f"the clone would freeze {name}, which {model} has trained: freeze no more than it did")
     if keep:
         _check_optimizers(ours, theirs, model)
 
@@ -74,7 +78,8 @@ def _blueprint(build: Build, config: Mapping[str, Any], label: str | None, with_
             learner = call_build(build, config)
             for name, metric in learner.metrics.items():
                 as_metric(name, metric, label)
-            return _blueprint_of(learner.module, build_optimizer(learner), with_memory)
+            found = _blueprint_of(learner.module, build_optimizer(learner), with_memory)
+            return replace(found, frozen=_frozen_names(found.tensors, learner.freeze))
         finally:
             modes.restore()
 
@@ -90,6 +95,11 @@ def _blueprint_of(module: Any, optimizer: Any, with_memory: bool) -> _Blueprint:
         memory = {names[id(parameters[i])]: tuple(sorted(held)) for i, held in memory_of(optimizer).items()}
     described = {name: (dtype_name(tensor.dtype), tuple(tensor.shape)) for name, tensor in tensors.items()}
     return _Blueprint(described, type(optimizer).__qualname__, trained, memory)
+
+
+def _frozen_names(names: Iterable[str], freeze: Iterable[str]) -> frozenset[str]:
+    parts = tuple(f"{part}." for part in freeze)
+    return frozenset(name for name in names if name.startswith(parts))
 
 
 def _check_tensors(ours: Shapes, theirs: Shapes, model: str) -> None:

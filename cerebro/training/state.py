@@ -14,15 +14,24 @@ from typing import Any, Literal
 import torch
 
 from cerebro.errors import ModelError
-from cerebro.training.adoption import adopt_module, adopt_optimizer, check_module, fast_forward, parameters_of
+from cerebro.training.adoption import (
+    adopt_frozen,
+    adopt_module,
+    adopt_optimizer,
+    check_module,
+    fast_forward,
+    parameters_of,
+)
+from cerebro.training.frozen import Frozen
 from cerebro.training.layout import Entry, Layout, dtype_name, head_of, payload_of, scalars_of, split
 
 
 class LiveState:
     """A module, its optimizer and its schedule, bound to one flat buffer."""
 
-    def __init__(self, module: Any, optimizer: Any, schedule: Any | None) -> None:
+    def __init__(self, module: Any, optimizer: Any, schedule: Any | None, frozen: Frozen | None = None) -> None:
         self.module, self.optimizer, self.schedule = module, optimizer, schedule
+        self._frozen = frozen
         self._layout = Layout((), 0, b"[]")
         self._flat = torch.empty(0, dtype=torch.uint8)
         self._bound: list[tuple[torch.Tensor, int]] = []
@@ -91,9 +100,11 @@ class LiveState:
         """
         parts, found = split(state), read_tensors(state)
         own, weights = self._module_tensors(), {name: t for name, t in found.items() if name.startswith("module/")}
+        scalars = scalars_of(parts)
+        if (frozen := scalars.get("frozen")) is not None:
+            own = adopt_frozen(self.module, own, frozen)
         check_module(own, weights)
         if optimizer == "keep":
-            scalars = scalars_of(parts)
             adopt_optimizer(self.optimizer, found, scalars)
             if self.schedule is not None:
                 fast_forward(self.schedule, scalars["schedule"])
@@ -101,10 +112,10 @@ class LiveState:
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Every tensor of the state by name: parameters, buffers, then the optimizer's."""
-        for name, tensor in self.module.named_parameters():
-            yield f"module/{name}", tensor
-        for name, tensor in self.module.named_buffers():
-            yield f"module/{name}", tensor
+        left_out = self._frozen.ids if self._frozen is not None else ()
+        for name, tensor in (*self.module.named_parameters(), *self.module.named_buffers()):
+            if id(tensor) not in left_out:
+                yield f"module/{name}", tensor
         for index, key, value in self._optimizer_items():
             if isinstance(value, torch.Tensor):
                 yield f"optimizer/{index}/{key}", value
@@ -177,9 +188,11 @@ class LiveState:
             for group in self.optimizer.param_groups
         ]
         schedule = self.schedule.state_dict() if self.schedule is not None else None
-        return {"optimizer": items, "groups": groups, "schedule": schedule}
+        scalars = {"optimizer": items, "groups": groups, "schedule": schedule}
+        return scalars if self._frozen is None else {**scalars, "frozen": self._frozen.description}
 
     def _restore_scalars(self, scalars: Mapping[str, Any]) -> None:
+        check_frozen(scalars, self._frozen)
         parameters = parameters_of(self.optimizer)
         for index, key, value in scalars["optimizer"]:
             self.optimizer.state[parameters[index]][key] = value
@@ -187,6 +200,25 @@ class LiveState:
             group.update(values)
         if self.schedule is not None:
             self.schedule.load_state_dict(scalars["schedule"])
+
+
+def check_frozen(scalars: Mapping[str, Any], frozen: Frozen | None) -> None:
+    """Check that the frozen sub-modules are those that a state was trained with: their weights are not in it.
+
+    Raises:
+        ModelError: they are not.
+    """
+    expected, found = scalars.get("frozen"), None if frozen is None else frozen.description
+    if expected == found:
+        return
+    before, now = (
+        "none" if told is None else f"{', '.join(told['parts'])} (weights {told['weights'][:12]})"
+        for told in (expected, found)
+    )
+    raise ModelError(
+        f"Learner.freeze: the state was trained with these sub-modules frozen: {before}; build gave now: {now}; "
+        "it must give the same frozen weights whenever it is called"
+    )
 
 
 def read_tensors(state: memoryview) -> dict[str, torch.Tensor]:

@@ -12,7 +12,8 @@ from cerebro.errors import ModelError
 from cerebro.training.learners import Batch, LiveLearner
 from cerebro.training.metrics import Meter, Metric
 
-Columns = Mapping[str, "np.ndarray"]
+Columns = Mapping[str, "np.ndarray | torch.Tensor"]
+"""Columns of a shard: arrays of the dataset, and tensors that were derived of them."""
 
 
 class DivergedError(ModelError):
@@ -31,7 +32,7 @@ class Visit:
 class Loss(Metric):
     """The mean loss over the examples."""
 
-    def measure(self, output: torch.Tensor, batch: Batch) -> Mapping[str, Any]:
+    def measure(self, output: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
         rows = len(next(iter(batch.values())))
         return {"loss": output.double() * rows, "rows": rows}
 
@@ -54,7 +55,8 @@ def train_visit(live: LiveLearner, columns: Columns, row_order: "np.ndarray | No
     clipped = [p for group in optimizer.param_groups for p in group["params"]] if learner.clip_norm else []
     meters = _meters(live)
     rows = 0
-    for batch in batches(columns, learner.batch_size, row_order, live.device, learner.drop_last):
+    for rows_taken in batches(columns, learner.batch_size, row_order, live.device, learner.drop_last):
+        batch = live.viewed(rows_taken)
         optimizer.zero_grad(set_to_none=True)
         loss, output = live.loss_and_output(batch)
         loss.backward()
@@ -78,7 +80,8 @@ def valid_visit(live: LiveLearner, columns: Columns) -> Visit:
     rows = 0
     batch_size = live.learner.eval_batch_size or live.learner.batch_size
     with torch.no_grad():
-        for batch in batches(columns, batch_size, None, live.device, drop_last=False):
+        for rows_taken in batches(columns, batch_size, None, live.device, drop_last=False):
+            batch = live.viewed(rows_taken)
             loss, output = live.loss_and_output(batch)
             rows += _measure(live, meters, batch, loss, output)
     return _visit(meters, rows, finite=False)
@@ -110,8 +113,10 @@ class _Batch(dict[str, torch.Tensor]):
         raise ModelError(f"batch[{name!r}]: the dataset has no such column; it has {', '.join(self)}")
 
 
-def _tensor(column: "np.ndarray") -> torch.Tensor:
+def _tensor(column: "np.ndarray | torch.Tensor") -> torch.Tensor:
     """A tensor on the same memory, without torch's warning that it must not be written (it is only read here)."""
+    if isinstance(column, torch.Tensor):
+        return column
     interface = dict(column.__array_interface__)
     interface["data"] = (interface["data"][0], False)
     return torch.from_numpy(np.asarray(_Borrowed(interface, column)))

@@ -8,17 +8,19 @@ from typing import Any
 import torch
 
 from cerebro.errors import DataError, InternalError, ModelError
-from cerebro.ids import digest
 from cerebro.messages import Pilot, Unit
-from cerebro.plan.program import Member, Program
+from cerebro.plan.features import Features
+from cerebro.plan.program import Member, Program, stream_key
 from cerebro.storage.dataset import Dataset, OpenShard, open_dataset
 from cerebro.streams import Key, permutation
+from cerebro.training.features import DerivedColumns
+from cerebro.training.frozen import CANONICAL_ROWS
 from cerebro.training.learners import LiveLearner, build_learner, describe
 from cerebro.training.metrics import merged_value
 from cerebro.training.modes import Modes
 from cerebro.training.randomness import set_generators
 from cerebro.training.state import read_tensors
-from cerebro.training.train import LOSS, Visit, train_visit, valid_visit
+from cerebro.training.train import LOSS, Columns, Visit, train_visit, valid_visit
 
 Partials = Mapping[str, Any]
 
@@ -41,6 +43,11 @@ class Trainer:
         self._program, self._device, self._members = program, torch.device(device), dict(program.members)
         self._shards, self._modes = _Shards(open_dataset(program.data)), Modes.present()
         self._learners: OrderedDict[str, LiveLearner] = OrderedDict()
+        self._derived = DerivedColumns(self._device, lambda: self._shards.open("train", 0).columns)
+
+    def prefer(self, features: Features) -> None:
+        """Come to derived columns as `features` says."""
+        self._derived.prefer(features)
 
     def introduce(self, model: str, member: Member) -> bool:
         """Know of a model that was not among the program's members; gives whether that is new."""
@@ -62,6 +69,7 @@ class Trainer:
             ShardError: the shard is missing or damaged.
         """
         live = self._starting(unit, parent)
+        self._derived.find_out(live)
         shard = self._shards.open(unit.kind, unit.shard)
         visit = self._visit(live, unit, shard)
         self._learners[unit.model] = live  # not where the visit failed: such a learner only costs memory
@@ -69,13 +77,15 @@ class Trainer:
         return visit
 
     def _visit(self, live: LiveLearner, unit: Unit, shard: OpenShard) -> Visit:
+        content = self._shards.dataset.splits[unit.kind][unit.shard].sha256
+        columns = self._derived.of_shard(live, unit.kind, unit.shard, shard, content)
         self._modes.restore()  # once more: a learner that was built before does not set its modes again
         set_generators(self._key(unit.model, "noise", unit.kind, unit.epoch, unit.shard))
         if unit.kind != "train":
-            return valid_visit(live, shard.columns)
+            return valid_visit(live, columns)
         rows_key = self._key(unit.model, "rows", unit.epoch, unit.shard)
         order = permutation(shard.rows, rows_key) if live.learner.shuffle else None
-        return train_visit(live, shard.columns, order)
+        return train_visit(live, columns, order)
 
     def visit_together(self, units: Sequence[Unit], parents: Sequence[memoryview | None]) -> list[Visit] | None:
         """Run units of several models on one shard in one pass, with the bits that `visit` gives; None: it cannot be.
@@ -115,7 +125,9 @@ class Trainer:
         live = self._learner(model, None)
         profile = describe(live)
         if batches:
-            return profile | _probe(live, self._shards, self._key(model, "noise", "pilot"), batches)
+            rows = max(CANONICAL_ROWS, live.learner.batch_size * batches, live.learner.eval_batch_size or 0)
+            columns, costs = self._derived.of_rows(live, _head(self._shards.open("train", 0).columns, rows))
+            return profile | _probe(live, columns, self._key(model, "noise", "pilot"), batches) | {"derived": costs}
         impure = _changed_by_building(live, self._learner(model, None))
         return profile | ({"impure_tensor": impure} if impure else {})
 
@@ -128,6 +140,7 @@ class Trainer:
             raise InternalError(f"there is no state of {ancestor.model}, which {unit.model} is to start from")
         self._learners.pop(unit.model, None)  # one that has adopted before has stepped its schedule
         live = self._built(unit.model)
+        self._derived.find_out(live)
         live.state.adopt(parent, ancestor.optimizer)
         return live
 
@@ -138,6 +151,7 @@ class Trainer:
         if live is None:
             live = self._built(model)
         if parent is not None:
+            self._derived.find_out(live)  # as it was built, so that all workers find the same
             live.state.load(parent)
         return live
 
@@ -145,7 +159,10 @@ class Trainer:
         """A learner as `build` gives it."""
         self._modes.restore()
         config, label = self._member(model).config, self._shards.dataset.label
-        return build_learner(self._program.build, config, self._key(model, "init"), label, self._device)
+        live = build_learner(self._program.build, config, self._key(model, "init"), label, self._device)
+        if live.frozen is not None:
+            self._derived.share_weights(live.frozen)
+        return live
 
     def _member(self, model: str) -> Member:
         assert model in self._members, f"{model} was not introduced"
@@ -159,9 +176,8 @@ class Trainer:
 
     def _key(self, model: str, stream: str, *parts: int | str) -> Key:
         """The key of a stream: the same for all models unless they are to be independent."""
-        member = self._member(model)
-        own = (digest(member.config),) if self._program.independent else ()
-        return (self._program.seed, stream, member.repeat, *parts, *own)
+        program = self._program
+        return stream_key(program.seed, program.independent, self._member(model), stream, *parts)
 
 
 class _Shards:
@@ -205,11 +221,10 @@ def _changed_by_building(one: LiveLearner, other: LiveLearner) -> str | None:
     return _first_difference(first, second)
 
 
-def _probe(live: LiveLearner, shards: _Shards, key: Key, batches: int) -> dict[str, Any]:
+def _probe(live: LiveLearner, columns: Columns, key: Key, batches: int) -> dict[str, Any]:
     """Times a few batches, and runs them twice from the same state to see whether the bits agree."""
-    columns = shards.open("train", 0).columns
     rows = live.learner.batch_size * batches
-    few = {name: column[:rows] for name, column in columns.items()}
+    few = _head(columns, rows)
     start = memoryview(live.state.to_bytes())
     states, seconds = [], 0.0
     for _ in range(2):
@@ -228,9 +243,8 @@ def _probe(live: LiveLearner, shards: _Shards, key: Key, batches: int) -> dict[s
     }
 
 
-def _valid_seconds(live: LiveLearner, columns: Mapping[str, Any]) -> float:
-    rows = live.learner.eval_batch_size or live.learner.batch_size
-    few = {name: column[:rows] for name, column in columns.items()}
+def _valid_seconds(live: LiveLearner, columns: Columns) -> float:
+    few = _head(columns, live.learner.eval_batch_size or live.learner.batch_size)
     valid_visit(live, few)
     before = time.perf_counter()
     valid_visit(live, few)
@@ -253,5 +267,9 @@ def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
     return torch.equal(ours, theirs)
 
 
-def _count(columns: Mapping[str, Any]) -> int:
+def _head(columns: Columns, rows: int) -> Columns:
+    return {name: column[:rows] for name, column in columns.items()}
+
+
+def _count(columns: Columns) -> int:
     return len(next(iter(columns.values())))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cerebro.execution.deadlines import Deadlines
-from cerebro.execution.engine import Engine, Restore, StateHandle
+from cerebro.execution.engine import Engine, Prior, Restore, StateHandle
 from cerebro.execution.profiler import BATCHES, PilotReport, Profiler
 from cerebro.execution.scheduler import DEATHS_MAX
 from cerebro.messages import Event, Launch, Pilot, Piloted, PilotFailed, WorkerJoined, WorkerLost
@@ -42,7 +42,7 @@ class Scripted(Engine):
     def open(self, program: Program, workers: int, restore: Restore) -> None:
         self.events.extend(WorkerJoined(number) for number in range(workers))
 
-    def submit(self, command: Launch | Pilot, prior: tuple[dict[str, object], ...] = ()) -> None:
+    def submit(self, command: Launch | Pilot, *priors: Prior) -> None:
         assert isinstance(command, Pilot)
         key = (command.model, command.batches)
         self.pilots.append(key)

@@ -1,0 +1,1 @@
+"""Which way of doing the work: choices by cost, as pure functions of what the pilot measured."""

@@ -1,0 +1,106 @@
+"""Which derived columns are written to the store, by cost (the choice of Nautilus, SIGMOD 2022, section 4, greedily).
+
+A column is worth storing where reading it on each visit costs less than computing it as often as it would be else: once
+on each worker if all columns fit into memory, and otherwise once an epoch for the models that come by meanwhile. Under
+the budget those go first that save the most seconds a byte.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+WRITE_BYTES_PER_SECOND = 4e8
+READ_BYTES_PER_SECOND = 2e9
+"""With the hash of what is written and what is first read; rounded down from what disks and one core give."""
+
+Place = tuple[str, int]
+"""A split and the index of a shard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """A computation that several models begin with."""
+
+    key: str
+    name: str
+    models: int
+    epochs: int
+    """The sum over the models of the epochs that they are to train."""
+    row_seconds: float
+    row_bytes: float
+
+    @property
+    def rounds(self) -> float:
+        """Epochs of each model."""
+        return self.epochs / self.models
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is done about one prefix, and what it comes to."""
+
+    prefix: Prefix
+    stored: tuple[Place, ...]
+    stored_bytes: float
+    seconds: float
+    """On all workers together, over the whole run."""
+    recompute_seconds: float
+    """What computing it on every visit would take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What columns may take."""
+
+    budget_bytes: float
+    """On the disk."""
+    memory_bytes: float
+    """In the memory of each worker."""
+    workers: int
+
+
+def choose(prefixes: Sequence[Prefix], rows: Mapping[Place, int], room: Room, always: bool = False) -> list[Choice]:
+    """What to do about each prefix on shards of so many `rows`; with `always` all is stored that there is room for."""
+    total_bytes = sum(prefix.row_bytes for prefix in prefixes) * sum(rows.values())
+    fits = total_bytes <= room.memory_bytes
+    candidates = list[tuple[float, int, Place]]()
+    for index, prefix in enumerate(prefixes):
+        for place, count in rows.items():
+            saved = shared_seconds(prefix, count, room.workers, fits) - stored_seconds(prefix, count)
+            if always or saved > 0:
+                candidates.append((saved / max(1.0, prefix.row_bytes * count), index, place))
+    left, stored = room.budget_bytes, dict[int, list[Place]]()
+    # Stable, so that of equal savings those of the first shards are chosen.
+    for _, index, place in sorted(candidates, key=lambda candidate: -candidate[0]):
+        size = prefixes[index].row_bytes * rows[place]
+        if size <= left:
+            left -= size
+            stored.setdefault(index, []).append(place)
+    return [_choice(prefix, stored.get(i, []), rows, room.workers, fits) for i, prefix in enumerate(prefixes)]
+
+
+def recomputed_seconds(prefix: Prefix, rows: int) -> float:
+    """Computing a column on every visit."""
+    return prefix.epochs * rows * prefix.row_seconds
+
+
+def shared_seconds(prefix: Prefix, rows: int, workers: int, fits: bool) -> float:
+    """Computing a column in each worker that needs it, and keeping it in memory while there is room."""
+    once_each = min(workers, prefix.models)
+    return (once_each if fits else once_each * prefix.rounds) * rows * prefix.row_seconds
+
+
+def stored_seconds(prefix: Prefix, rows: int) -> float:
+    """Computing a column once, writing it, and reading it on every visit."""
+    size = rows * prefix.row_bytes
+    write, read = size / WRITE_BYTES_PER_SECOND, size / READ_BYTES_PER_SECOND
+    return rows * prefix.row_seconds + write + prefix.epochs * read
+
+
+def _choice(prefix: Prefix, stored: list[Place], rows: Mapping[Place, int], workers: int, fits: bool) -> Choice:
+    seconds = sum(
+        stored_seconds(prefix, count) if place in stored else shared_seconds(prefix, count, workers, fits)
+        for place, count in rows.items()
+    )
+    size = sum(rows[place] for place in stored) * prefix.row_bytes
+    again = sum(recomputed_seconds(prefix, count) for count in rows.values())
+    return Choice(prefix, tuple(sorted(stored)), size, seconds, again)
