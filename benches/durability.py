@@ -8,6 +8,7 @@ processor time of the driver, which does all of that work, depends less on what 
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from unittest.mock import patch
@@ -30,6 +31,10 @@ class Forgetful:
 
     def settle(self) -> None:
         """Nothing waits."""
+
+    def written(self) -> Callable[[], bool]:
+        """Nothing is ever durable: the engine is to keep what it has."""
+        return lambda: False
 
     def finish_writing(self) -> None:
         """Nothing waits."""

@@ -119,6 +119,9 @@ class Quiet:
 
     def settle(self): ...
 
+    def written(self):
+        return lambda: False
+
     def launched(self, launch): ...
 
     def happened(self, event): ...

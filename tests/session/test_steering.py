@@ -5,8 +5,11 @@ from contextlib import closing
 import pytest
 
 import cerebro
+from cerebro.engines.inline import InlineEngine
+from cerebro.execution.recorder import Recorder
 from cerebro.session import connect
 from cerebro.session.declaration import steering_of
+from cerebro.session.experiment import ENGINES
 from cerebro.session.recall import recall
 from tests.nets import build_any
 
@@ -127,6 +130,32 @@ def test_without_virtual_time_results_are_told_as_they_come_and_the_log_alone_re
 def _models(result):
     with closing(result.folder.reader()) as reader:
         return reader.models()
+
+
+def test_a_model_at_rest_takes_no_memory_and_goes_on_from_its_durable_state_to_the_same_bits(
+    shards, tmp_path, monkeypatch
+):
+    held, restored = list[set[str]](), list[str]()
+
+    class Watched(InlineEngine):
+        def open(self, program, workers, restore):
+            super().open(program, workers, lambda model: restored.append(model) or restore(model))
+
+        def forget(self, model):
+            super().forget(model)
+            held.append(set(self._states))
+
+    def written_at_once(recorder):
+        recorder.finish_writing()
+        return lambda: True
+
+    monkeypatch.setattr(Recorder, "written", written_at_once)  # or it would be a matter of moments what is forgotten
+    monkeypatch.setitem(ENGINES, "inline", Watched)
+    result = fit(experiment_of(shards, PROCEDURES["halving"]()), tmp_path)
+    again = {model for model in restored if restored.count(model) > 1}  # once is when it begins
+    assert again
+    assert held[-1] == set()
+    assert all(result.replay(model).identical for model in again)
 
 
 class TestPeople:
