@@ -9,6 +9,7 @@ more with a memory, beside all that the workers' cores could give in the fastest
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from unittest.mock import patch
@@ -36,6 +37,10 @@ class Forgetful:
 
     def settle(self) -> None:
         """Nothing waits."""
+
+    def written(self) -> Callable[[], bool]:
+        """Nothing is ever durable: the engine is to keep what it has."""
+        return lambda: False
 
     def finish_writing(self) -> None:
         """Nothing waits."""

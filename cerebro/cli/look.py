@@ -21,9 +21,16 @@ def register(app: typer.Typer) -> None:
     app.command()(report)
 
 
-def leaderboard(name: Name, store: Store = None, json: Json = False) -> None:
+def leaderboard(
+    name: Name,
+    each: Annotated[
+        bool, typer.Option("--each", help="A row for each repeat of a config, not for their mean.")
+    ] = False,
+    store: Store = None,
+    json: Json = False,
+) -> None:
     """The models of an experiment, best first."""
-    rows = _result(name, store).leaderboard()
+    rows = _result(name, store).leaderboard(each)
     if json:
         typer.echo(json_text.dumps(list(rows)))
         return

@@ -153,7 +153,7 @@ class Steering:
         model.epochs[member] = epoch
         self._note_known(model.lane)
         if epoch >= self._terms.epochs and epoch >= model.until:
-            return [replace(self._ruling("model finished", member, model), actor="engine")]
+            return [replace(self._ruling("model finished", member, model), actor="engine", until=epoch)]
         return []
 
     def fail(self, member: str) -> None:

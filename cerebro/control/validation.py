@@ -229,6 +229,11 @@ def _check_start(command: Clone, config: Mapping[str, Any], facts: Facts) -> str
     if not command.warm:
         _check_new(what, config, facts)
         return "cold: from its initialisation"
+    if f"{command.model.partition('-')[0]}-r2" in facts.models:
+        raise SpecError(
+            f"{what}: every config is repeated here, and the repeats of a clone cannot all start from the state of one "
+            "model: clone it cold (--cold)"
+        )
     if not model.has_state:
         raise StoreError(
             f"{what}: it has no durable state yet ({_progress(model, facts)}): wait for one, or clone it cold (--cold)"

@@ -10,7 +10,7 @@ from cerebro.execution.engine import Engine, StateHandle
 from cerebro.execution.scheduler import Scheduler
 from cerebro.messages import Abandon, Drain, Event, Launch, Ruling, Unit, UnitFailed, UnitFinished
 from cerebro.plan.program import Member
-from cerebro.plan.workload import Assign, Change
+from cerebro.plan.workload import Assign, Change, Hold
 
 _TICK_SECONDS = 0.2
 
@@ -69,6 +69,10 @@ class Log(Protocol):
         """Nothing has happened for a moment: a good time to write what waits."""
         ...
 
+    def written(self) -> Callable[[], bool]:
+        """Begin to write what waits; gives the question whether it is durable by now."""
+        ...
+
 
 class Watch(Protocol):
     """Who looks on; the live display, in a real run."""
@@ -100,6 +104,8 @@ class Executor:
         self._partials: dict[tuple[str, str, int], list[Partials]] = {}
         self._given_up: list[Event] = []
         """Models that were given up, of which the steering has not heard."""
+        self._resting: dict[str, Callable[[], bool]] = {}
+        """Models that are not trained on for now, and whether their states are durable."""
 
     def run(
         self,
@@ -163,9 +169,29 @@ class Executor:
         for command in commands:
             if isinstance(command, Abandon):
                 self._give_up(command)
+        self._let_rest(events, steps)
         if not (events or steps):
             self._log.settle()
             self._check_progress()
+
+    def _let_rest(self, events: Sequence[Event], steps: Sequence[Step]) -> None:
+        """Let the engine forget the states of models that have come to rest, once they are durable."""
+        came = {event.unit.model for event in events if isinstance(event, UnitFinished)} & self._resting.keys()
+        came |= {event.unit.model for event in events if isinstance(event, UnitFailed)}
+        for step in steps:
+            if isinstance(step.change, Assign):
+                came.discard(step.change.chain.model)
+                self._resting.pop(step.change.chain.model, None)
+            elif step.ruling.model is not None and (
+                isinstance(step.change, Hold) or step.ruling.kind == "model finished"
+            ):
+                came.add(step.ruling.model)
+        if came:
+            self._resting |= dict.fromkeys(came, self._log.written())
+        busy = {unit.model for unit in self._scheduler.running.values()}
+        for model in [model for model, is_durable in self._resting.items() if model not in busy and is_durable()]:
+            del self._resting[model]
+            self._engine.forget(model)
 
     def _prepare(self, step: Step) -> None:
         """Let the engine know of a new model before anything of it is launched."""

@@ -188,6 +188,12 @@ class Recorder:
             self._submit()
         self._catch_up()
 
+    def written(self) -> Callable[[], bool]:
+        """Begin to write what waits; gives the question whether it is durable by now."""
+        self._submit()
+        last = self._last
+        return lambda: last is not None and last.done() and last.exception() is None
+
     def finish_writing(self) -> None:
         """Wait until all that was recorded so far is durable.
 

@@ -132,9 +132,9 @@ class Handle:
             noted = reader.experiment()["status"]
         return "interrupted" if noted == "running" and not self._is_run() else noted  # a run that was killed
 
-    def leaderboard(self) -> Leaderboard:
-        """The models so far, best first."""
-        return self._result().leaderboard()
+    def leaderboard(self, each: bool = False) -> Leaderboard:
+        """The models so far, best first; the repeats of a config as one row, or `each` of them."""
+        return self._result().leaderboard(each)
 
     def events(self, after: int = 0) -> list[dict[str, Any]]:
         """What has happened, oldest first; only what has a higher number than `after`."""

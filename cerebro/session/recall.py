@@ -42,11 +42,14 @@ class _Past:
 
     def recalled(self) -> list[Ruling]:
         logged = {_key(event["kind"], event["body"]) for event in self._events}
-        return [ruling for ruling in self._again() if not self._is_known(ruling, logged)]
+        rulings = list(self._again())  # what has become of a model is known when all is told
+        return [ruling for ruling in rulings if not self._is_known(ruling, logged)]
 
     def _is_known(self, ruling: Ruling, logged: set[tuple[Any, ...]]) -> bool:
         if ruling.member is not None and ruling.model in self._rows and not self._steering.has_lanes:
             return True  # all are there from the beginning, and the log would say nothing more
+        if ruling.kind == "model finished" and ruling.model and ruling.epoch < self._steering.until(ruling.model):
+            return True  # it was asked for more by then, as its result was offered before that
         body = {"model": ruling.model, "until": ruling.until, "order": ruling.order}
         return _key(ruling.kind, body) in logged
 

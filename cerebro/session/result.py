@@ -9,6 +9,7 @@ from rich.console import Console
 
 from cerebro.errors import SpecError, StoreError
 from cerebro.report.leaderboard import best_of, leaderboard
+from cerebro.report.repeats import config_leaderboard
 from cerebro.report.table import print_table
 from cerebro.session.diff import Diff, diff
 from cerebro.session.export import export, load_state
@@ -44,15 +45,20 @@ class Result:
     folder: ExperimentFolder
     spec: ExperimentSpec | None = None
 
-    def leaderboard(self) -> Leaderboard:
+    def leaderboard(self, each: bool = False) -> Leaderboard:
         """The models, best first: `{model, config, status, epochs, metrics, state_digest, seconds, badge}`.
+
+        The repeats of a config are one row with their means, and besides `repeats`, how many there are, `models`, what
+        they are called, and `stderr`, the standard errors of the means, like `metrics`. With `each` every repeat has
+        a row.
 
         `metrics["valid"]` was measured on the model as it is after its last epoch; `metrics["train"]` holds the
         example-weighted running values of that epoch, measured while the weights moved.
         """
         with closing(self.folder.reader()) as reader:
             row = reader.experiment()
-            return Leaderboard(leaderboard(reader), row["metric"], row["mode"], row["name"])
+            rows = leaderboard(reader) if each else config_leaderboard(reader)
+            return Leaderboard(rows, row["metric"], row["mode"], row["name"])
 
     @property
     def best(self) -> dict[str, Any]:

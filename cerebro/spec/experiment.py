@@ -45,7 +45,7 @@ class ExperimentSpec:
         independent: give each model random streams of its own; by default all see the same batches and noise.
         repeats: train each config with so many seeds; what decides is the mean over them.
         deterministic: let decisions fall in virtual time, so that they are the same with any number of workers and
-            after a crash; otherwise they fall as results come, and only the log can say why.
+            after a crash; otherwise they fall as results come, may differ between runs, and only the log can say why.
         budget: what may be spent, in time, epochs, models, dollars or energy; more can be given later.
         source: the file that declares it, from which `cerebro replay` loads it; found by itself.
 

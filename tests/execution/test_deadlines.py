@@ -121,6 +121,9 @@ class Quiet:
 
     def settle(self): ...
 
+    def written(self):
+        return lambda: False
+
     def launched(self, launch): ...
 
     def happened(self, event): ...

@@ -5,7 +5,12 @@ from contextlib import closing
 import pytest
 
 import cerebro
+from cerebro.engines.inline import InlineEngine
+from cerebro.execution.recorder import Recorder
 from cerebro.session import connect
+from cerebro.session.declaration import steering_of
+from cerebro.session.experiment import ENGINES
+from cerebro.session.recall import recall
 from tests.nets import build_any
 
 SPACE = {"net": ["mlp", "cnn"], "lr": cerebro.loguniform(1e-4, 1e-1)}
@@ -69,6 +74,10 @@ def test_a_run_in_many_pieces_decides_as_one_in_one_piece(shards, tmp_path, name
             break
     assert epochs > 5
     models, rulings = outcome(result)
+    with closing(result.folder.reader()) as reader:
+        ended = [event["body"]["model"] for event in reader.events() if event["kind"] == "model finished"]
+        assert all(row["until"] == row["epochs"] for row in reader.models() if row["status"] == "finished")
+    assert len(ended) == len(set(ended))
     assert (models, sorted(map(str, rulings))) == (whole[0], sorted(map(str, whole[1])))
 
 
@@ -82,12 +91,71 @@ def test_every_model_of_a_population_can_be_trained_again_alone(shards, tmp_path
 def test_repeats_train_each_config_with_other_seeds_and_decide_by_their_mean(shards, tmp_path):
     experiment = experiment_of(shards, cerebro.ASHA(SPACE, models=4, max_epochs=4, eta=2), repeats=2)
     result = fit(experiment, tmp_path)
-    rows = {row["model"]: row for row in result.leaderboard()}
+    rows = {row["model"]: row for row in result.leaderboard(each=True)}
     assert set(rows) == {f"m00{number}{repeat}" for number in range(1, 5) for repeat in ("", "-r2")}
     assert all(rows[f"m00{n}"]["epochs"] == rows[f"m00{n}-r2"]["epochs"] for n in range(1, 5))
     assert all(rows[f"m00{n}"]["config"] == rows[f"m00{n}-r2"]["config"] for n in range(1, 5))
     assert len({row["state_digest"] for row in rows.values()}) == 8
     assert result.replay("m001-r2").identical
+    together = {row["model"]: row for row in result.leaderboard()}
+    assert set(together) == {f"m00{number}" for number in range(1, 5)}
+    one, other = (rows[model]["metrics"]["valid"]["accuracy"] for model in ("m001", "m001-r2"))
+    shown = together["m001"]
+    assert (shown["repeats"], shown["models"]) == (2, ["m001", "m001-r2"])
+    assert shown["metrics"]["valid"]["accuracy"] == pytest.approx((one + other) / 2)
+    assert shown["stderr"]["valid"]["accuracy"] == pytest.approx(abs(one - other) / 2)
+    with pytest.raises(cerebro.SpecError, match=r"clone m001: every config is repeated here.*clone it cold"):
+        connect("steered", tmp_path).clone("m001", lr=0.5)
+
+
+def test_without_virtual_time_results_are_told_as_they_come_and_the_log_alone_repeats_the_decisions(shards, tmp_path):
+    experiment = experiment_of(shards, PROCEDURES["asha"](), deterministic=False)
+    for epochs in range(3, 60, 4):
+        result = fit(experiment, tmp_path, budget=cerebro.Budget(epochs=epochs))
+        with closing(result.folder.reader()) as reader:
+            events = [event for event in reader.events() if "told" in event["body"]]
+            again = experiment_of(shards, PROCEDURES["asha"](), deterministic=False)
+            steering = steering_of(again)
+            assert recall(steering, reader) == []  # the log knows all that follows from it
+        assert steering.told == sum(event["kind"] == "told" for event in events)
+        assert {model: steering.until(model) for model in steering.underway()} == {
+            row["model"]: row["until"] for row in _models(result) if row["model"] in steering.underway()
+        }
+        if result.folder.is_finished:
+            break
+    assert epochs > 3
+    assert {row["status"] for row in result.leaderboard()} == {"finished", "paused"}
+
+
+def _models(result):
+    with closing(result.folder.reader()) as reader:
+        return reader.models()
+
+
+def test_a_model_at_rest_takes_no_memory_and_goes_on_from_its_durable_state_to_the_same_bits(
+    shards, tmp_path, monkeypatch
+):
+    held, restored = list[set[str]](), list[str]()
+
+    class Watched(InlineEngine):
+        def open(self, program, workers, restore):
+            super().open(program, workers, lambda model: restored.append(model) or restore(model))
+
+        def forget(self, model):
+            super().forget(model)
+            held.append(set(self._states))
+
+    def written_at_once(recorder):
+        recorder.finish_writing()
+        return lambda: True
+
+    monkeypatch.setattr(Recorder, "written", written_at_once)  # or it would be a matter of moments what is forgotten
+    monkeypatch.setitem(ENGINES, "inline", Watched)
+    result = fit(experiment_of(shards, PROCEDURES["halving"]()), tmp_path)
+    again = {model for model in restored if restored.count(model) > 1}  # once is when it begins
+    assert again
+    assert held[-1] == set()
+    assert all(result.replay(model).identical for model in again)
 
 
 class TestPeople:
