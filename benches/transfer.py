@@ -106,7 +106,7 @@ class Set:
 
 def main() -> None:
     options = arguments(__doc__ or "", rounds=(int, 3, "rounds"), rows=(int, 2048, "train rows"))
-    rounds, rows, epochs = (1, 128, 3) if options.quick else (options.rounds, options.rows, 10)
+    rounds, rows, epochs = (1, 256, 5) if options.quick else (options.rounds, options.rows, 10)
     need = rows * 5 // 4 * (POOLED_BYTES + LAYER_BYTES)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

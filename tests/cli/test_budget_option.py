@@ -13,7 +13,7 @@ from cerebro.messages import Unit
 from cerebro.session import source
 from tests.report.catalogs import create, finish, unit_row
 
-OPTIONS = ("workers", "engine", "device", "policy", "budget", "store")
+OPTIONS = ("workers", "engine", "device", "policy", "features", "budget", "store")
 
 
 def invoke(*command: object) -> Result:
@@ -46,15 +46,28 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> Declared:
 
 
 def test_run_and_explain_take_the_same_options(declared: Declared):
-    given = ("--workers", 2, "--engine", "inline", "--device", "cpu", "--policy", "random", "--store", "there")
-    options = dict(zip(OPTIONS, (2, "inline", "cpu", "random", "time=2h,epochs=40", "there"), strict=True))
+    given = (
+        "--workers",
+        2,
+        "--engine",
+        "inline",
+        "--device",
+        "cpu",
+        "--policy",
+        "random",
+        "--features",
+        "share",
+        "--store",
+        "there",
+    )
+    options = dict(zip(OPTIONS, (2, "inline", "cpu", "random", "share", "time=2h,epochs=40", "there"), strict=True))
     invoke("run", "file.py", *given, "--budget", "time=2h,epochs=40", "--json")
     invoke("explain", "file.py", *given, "--budget", "time=2h,epochs=40", "--stage", "logical")
     assert declared.asked == [("fit", options), ("logical", options)]
 
 
 def test_without_options_both_say_what_the_defaults_are(declared: Declared):
-    defaults = dict(zip(OPTIONS, (None, "local", "auto", "longest-remaining", None, None), strict=True))
+    defaults = dict(zip(OPTIONS, (None, "local", "auto", "longest-remaining", "auto", None, None), strict=True))
     assert json.loads(invoke("explain", "file.py", "--json").stdout) == {
         "stage": "physical",
         "plan": ["Select", "└─ Hop"],
