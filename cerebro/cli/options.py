@@ -18,4 +18,7 @@ Features = Annotated[
         "--features", help="What frozen parts and views give: materialize, share, recompute, or auto (by cost)."
     ),
 ]
+Fuse = Annotated[
+    bool, typer.Option("--fuse/--no-fuse", help="Train models of one architecture in one pass, where that pays.")
+]
 Policy = Annotated[str, typer.Option("--policy", help="longest-remaining, or random.")]

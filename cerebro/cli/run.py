@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cerebro.cli.options import Device, Engine, Features, Json, Policy, Store, Workers
+from cerebro.cli.options import Device, Engine, Features, Fuse, Json, Policy, Store, Workers
 
 File = Annotated[Path, typer.Argument(help="Python file that defines `experiment = cerebro.Experiment(...)`.")]
 BudgetText = Annotated[
@@ -32,6 +32,7 @@ class RunOptions:
     device: Device = "auto"
     policy: Policy = "longest-remaining"
     features: Features = "auto"
+    fuse: Fuse = True
     budget: BudgetText = None
     store: Store = None
 

@@ -188,7 +188,7 @@ class Executor:
                 came.add(step.ruling.model)
         if came:
             self._resting |= dict.fromkeys(came, self._log.written())
-        busy = {unit.model for unit in self._scheduler.running.values()}
+        busy = {unit.model for units in self._scheduler.running.values() for unit in units}
         for model in [model for model, is_durable in self._resting.items() if model not in busy and is_durable()]:
             del self._resting[model]
             self._engine.forget(model)

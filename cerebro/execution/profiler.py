@@ -1,8 +1,9 @@
 """The pilot: builds every config once, and times a few batches of each distinct architecture."""
 
 from collections import Counter, deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from cerebro.errors import InternalError
@@ -10,10 +11,13 @@ from cerebro.execution.deadlines import Deadlines
 from cerebro.execution.engine import Engine
 from cerebro.execution.scheduler import DEATHS_MAX
 from cerebro.messages import Event, Pilot, Piloted, PilotFailed, WorkerJoined, WorkerLost
-from cerebro.plan.cost import Derivation, Profile
+from cerebro.plan.cost import Derivation, Profile, Together
 
 BATCHES = 3
 """Batches that a pilot times; they are run twice, which also shows whether the user's code is deterministic."""
+
+TOGETHER_SECONDS, TOGETHER_BATCHES_MAX = 0.02, 40
+"""What each model is trained for to compare it with being trained in a pass."""
 
 _TICK_SECONDS = 1.0
 
@@ -55,10 +59,10 @@ class Profiler:
 
         Where that one fails it fails alone, and the next of the same signature is timed.
         """
-        described, failures = self._pilot_all(models, batches=0)
+        described, failures = self._pilot_all(models, lambda model: 0)
         costs: dict[str, dict[str, Any]] = {}
         while chosen := _one_of_each(described, without=costs.keys()):
-            timed, failed = self._pilot_all(chosen, BATCHES)
+            timed, failed = self._pilot_all(chosen, lambda model: BATCHES)
             costs |= {described[model]["signature"]: profile for model, profile in timed.items()}
             described = {model: profile for model, profile in described.items() if model not in failed}
             failures |= failed
@@ -67,14 +71,26 @@ class Profiler:
         }
         return PilotReport(profiles, failures)
 
+    def run_together(self, groups: Sequence[tuple[str, ...]], profiles: Mapping[str, Profile]) -> dict[str, Together]:
+        """What is gained by training the models of each group in one pass, by the group's first model."""
+        fellows = {models[0]: models[1:] for models in groups}
+        found, failures = self._pilot_all(list(fellows), lambda model: _batches_of(profiles[model]), fellows)
+        sizes = {model: len(others) + 1 for model, others in fellows.items()}
+        tried = {model: Together(sizes[model], **profile["together"]) for model, profile in found.items()}
+        return tried | {model: Together(sizes[model], failed.error) for model, failed in failures.items()}
+
     def _pilot_all(
-        self, models: Sequence[str], batches: int
+        self,
+        models: Sequence[str],
+        batches: Callable[[str], int],
+        fellows: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     ) -> tuple[dict[str, dict[str, Any]], dict[str, PilotFailed]]:
         pilots = _Pilots(deque(models))
         while not pilots.ended:
             for worker in sorted(self.workers.keys() - pilots.running.keys()):
                 if pilots.waiting:
-                    self._submit(Pilot(pilots.begin(worker), worker, batches))
+                    model = pilots.begin(worker)
+                    self._submit(Pilot(model, worker, batches(model), fellows.get(model, ())))
             self._hear(pilots)
         in_order = {model: pilots.profiles[model] for model in models if model in pilots.profiles}
         return in_order, pilots.failures
@@ -160,8 +176,16 @@ def _one_of_each(described: Mapping[str, Mapping[str, Any]], without: Collection
     return list(first.values())
 
 
+def _batches_of(profile: Profile) -> int:
+    """How many batches models are compared on: as many as take a while, since a pass has a beginning of its own."""
+    return max(BATCHES, min(TOGETHER_BATCHES_MAX, round(TOGETHER_SECONDS / max(1e-9, profile.train_batch_seconds))))
+
+
 def as_profile(values: Mapping[str, Any]) -> Profile:
     """The profile that a worker sent, or that was remembered, as JSON."""
     derived = tuple(Derivation(**part) for part in values.get("derived", ()))
-    fields: dict[str, Any] = {**values, "metrics": tuple(values["metrics"]), "derived": derived}
+    together = Together(**values["together"]) if values.get("together") else None
+    fields: dict[str, Any] = {
+        **values, "metrics": tuple(values["metrics"]), "derived": derived, "together": together,
+    }  # fmt: skip
     return Profile(**fields)

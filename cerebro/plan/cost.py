@@ -35,6 +35,18 @@ class Derivation:
 
 
 @dataclass(frozen=True, slots=True)
+class Together:
+    """What a pilot says of models that were trained in one pass, and each alone, on the same batches."""
+
+    models: int
+    why_not: str = ""
+    """Why they cannot be trained in one pass with the bits that each has alone, if they cannot."""
+    train_gain: float = 1.0
+    """How many times as fast a batch of all is in one pass."""
+    valid_gain: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """What a pilot of a few batches says of one architecture."""
 
@@ -57,6 +69,8 @@ class Profile:
     """What it derives; the seconds of a batch are those of the rest."""
     derived_row_seconds: float = 0.0
     """What that costs a row of a visit, as it is planned to be done."""
+    together: Together | None = None
+    """What is gained by training several models of this signature in one pass, if that was tried."""
 
     def train_seconds(self, rows: int) -> float:
         """Nominal seconds of one training visit of a shard."""

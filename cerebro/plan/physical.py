@@ -6,6 +6,7 @@ from typing import Any
 
 from cerebro.plan.cost import Cost, Profile
 from cerebro.plan.features import Features
+from cerebro.plan.fusing import Fusing
 from cerebro.plan.logical import varying_names
 from cerebro.plan.node import Node
 from cerebro.plan.workload import Workload
@@ -20,19 +21,26 @@ class TrainGroup(Node):
     profile: Profile
     told_apart_by: tuple[str, ...] = ()
     """Names of hyper-parameters that the models of this group share and those of other groups do not."""
+    passes: int = 0
+    """Into how many passes the models are shared out; 0: each is trained alone."""
 
     def label(self) -> str:
         configs = list(self.configs.values())
         varying = ", ".join(varying_names(configs))
         shared = ", ".join(f"{name}={configs[0][name]}" for name in self.told_apart_by if name in configs[0])
         architecture = self.profile.architecture + (f"({shared})" if shared else "")
-        return f"Train  {len(configs)} × {architecture}" + (f" {{{varying}}}" if varying else "")
+        verb = "Fuse " if self.passes else "Train"
+        return f"{verb}  {len(configs)} × {architecture}" + (f" {{{varying}}}" if varying else "")
 
     def note(self) -> str:
         """What the pilot found."""
         profile = self.profile
+        fused = ""
+        if self.passes and profile.together is not None:
+            size = -(-len(self.configs) // self.passes)
+            fused = f"one pass for {size}, {profile.together.train_gain:.1f} × as fast   "
         return (
-            f"{profile.parameters:,} parameters   {seconds_text(profile.train_batch_seconds)} a batch of "
+            f"{fused}{profile.parameters:,} parameters   {seconds_text(profile.train_batch_seconds)} a batch of "
             f"{profile.batch_size}   state {bytes_text(profile.state_bytes)}   {profile.optimizer}"
         )
 
@@ -116,3 +124,5 @@ class PhysicalPlan:
     """No schedule of these units can be shorter."""
     features: Features = field(default_factory=Features)
     """What workers do about derived columns."""
+    fusing: Fusing = field(default_factory=Fusing)
+    """Which models make their visits in one pass."""

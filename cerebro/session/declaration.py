@@ -41,6 +41,11 @@ class Declaration:
         return {model: member.config for model, member in self.members.items()}
 
     @property
+    def repeats(self) -> dict[str, int]:
+        """Which of the seeds of its config each model is that the search begins with."""
+        return {model: member.repeat for model, member in self.members.items()}
+
+    @property
     def actor(self) -> str:
         """The name under which the procedure's decisions are logged."""
         return self.identity["search"]["procedure"]

@@ -25,6 +25,7 @@ class _Expected:
     config: Mapping[str, Any]
     start: int
     """The epochs that it has behind it, as a clone."""
+    repeat: int
 
 
 def expected_work(declaration: Declaration, profiles: Mapping[str, Profile]) -> Work:
@@ -41,6 +42,7 @@ def expected_work(declaration: Declaration, profiles: Mapping[str, Profile]) -> 
         {model: profiles[model if model in profiles else likest(configs[model], known)] for model in configs},
         {model: Goal(goals[model]) for model in configs},
         {model: Done(models[model].start + 1) for model in configs if models[model].start},
+        {model: models[model].repeat for model in configs if models[model].repeat},
     )
 
 
@@ -54,7 +56,7 @@ def _played(steering: Steering) -> tuple[dict[str, _Expected], dict[str, int]]:
                 continue
             if ruling.member is not None:
                 ancestor = ruling.member["ancestor"] or {"at": 0}
-                models[ruling.model] = _Expected(ruling.member["config"], ancestor["at"])
+                models[ruling.model] = _Expected(ruling.member["config"], ancestor["at"], ruling.member["repeat"])
             goals[ruling.model] = max(goals.get(ruling.model, 0), ruling.until or 0)
         results += len(rulings)
         rulings = [*_offered(rulings, steering), *steering.advance()]

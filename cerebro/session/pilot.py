@@ -3,15 +3,17 @@
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any
 
 from cerebro.errors import ModelError, SpecError
 from cerebro.execution.profiler import PilotReport, Profiler, as_profile
 from cerebro.messages import PilotFailed
+from cerebro.optimizer.fuse import candidates
 from cerebro.plan.cost import Profile
 from cerebro.session.declaration import Declaration
+from cerebro.session.planning import can_fuse
 from cerebro.storage.store import Store
 
 
@@ -40,6 +42,7 @@ def pilot(declaration: Declaration, profiler: Profiler, store: Store) -> PilotRe
     if remembered is not None:
         return PilotReport(remembered, {})
     report = profiler.run(list(declaration.configs))
+    report = replace(report, profiles=_tried_together(declaration, profiler, report.profiles))
     if not report.profiles:
         first: PilotFailed = next(iter(report.failures.values()))
         raise ModelError(f"no config can be trained; the first says: {first.error}\n{first.traceback}".rstrip())
@@ -48,6 +51,18 @@ def pilot(declaration: Declaration, profiler: Profiler, store: Store) -> PilotRe
         profiles = {model: asdict(profile) for model, profile in report.profiles.items()}
         store.remember_pilot(_pilot_key(declaration), profiles)
     return report
+
+
+def _tried_together(
+    declaration: Declaration, profiler: Profiler, profiles: Mapping[str, Profile]
+) -> dict[str, Profile]:
+    """The profiles, with what is gained by training models of equal signature in one pass."""
+    if not can_fuse(declaration):
+        return dict(profiles)
+    found = candidates(profiles, declaration.repeats, len(profiler.workers))
+    tried = profiler.run_together([groups[0] for groups in found.values()], profiles)
+    by_signature = {profiles[model].signature: together for model, together in tried.items()}
+    return {m: replace(profile, together=by_signature.get(profile.signature)) for m, profile in profiles.items()}
 
 
 def _pilot_key(declaration: Declaration) -> dict[str, Any]:

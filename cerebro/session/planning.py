@@ -5,13 +5,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cerebro.errors import PlanError
-from cerebro.execution.forecast import forecast
+from cerebro.execution.forecast import Forecast, forecast
 from cerebro.execution.meter import fits
 from cerebro.execution.policies import make_policy
 from cerebro.execution.policy import Policy
+from cerebro.operators.fuse import fused_hop
 from cerebro.operators.hop import Goal, hop, moved_bytes
+from cerebro.optimizer.fuse import fuse
 from cerebro.plan.cost import Cost, Profile
 from cerebro.plan.features import Features
+from cerebro.plan.fusing import Fusing
 from cerebro.plan.node import Node, tree
 from cerebro.plan.physical import Hop, Materialize, PhysicalPlan, TrainGroup
 from cerebro.plan.workload import Done
@@ -34,6 +37,8 @@ class Means:
     engine: str
     features: Features = field(default_factory=Features)
     """What is to be done about derived columns."""
+    fuse: bool = True
+    """Whether models may be trained in one pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,8 @@ class Work:
     """How far, where that is not the end of the experiment."""
     done: Mapping[str, Done] = field(default_factory=dict[str, Done])
     """How far they have come."""
+    repeats: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Which of the seeds of its config each is, where that is not the first."""
 
 
 def plan(declaration: Declaration, work: Work, means: Means) -> tuple[PhysicalPlan, Policy]:
@@ -71,13 +78,31 @@ def plan(declaration: Declaration, work: Work, means: Means) -> tuple[PhysicalPl
         goals=work.goals,
     )
     operator = replace(operator, derived=deriving.nodes)
-    policy = make_policy(means.policy, operator.workload, declaration.spec.seed)
-    expected = forecast(operator.workload, policy)
+    operator, policy, expected = _played(operator, declaration, means)
+    fusing = fuse(deriving.profiles, work.repeats, means.workers) if means.fuse and can_fuse(declaration) else Fusing()
+    if fusing.groups:
+        fused = _played(fused_hop(operator, fusing, deriving.profiles, work.repeats), declaration, means)
+        if fused[2].makespan_seconds < expected.makespan_seconds:
+            operator, policy, expected = fused
+        else:
+            fusing = Fusing()
     peak_bytes = _peak_bytes(operator, work.profiles) + means.workers * deriving.memory_bytes
     cost = Cost(expected.makespan_seconds, peak_bytes, moved_bytes(operator))
     _check_memory(cost, work.profiles, means)
     root = replace(declaration.select, train=operator)
-    return PhysicalPlan(root, operator, cost, expected.lower_bound_seconds, deriving.features), policy
+    return PhysicalPlan(root, operator, cost, expected.lower_bound_seconds, deriving.features, fusing), policy
+
+
+def _played(operator: Hop, declaration: Declaration, means: Means) -> tuple[Hop, Policy, Forecast]:
+    """An operator with its policy, and the schedule that comes of it."""
+    policy = make_policy(means.policy, operator.workload, declaration.spec.seed)
+    return operator, policy, forecast(operator.workload, policy)
+
+
+def can_fuse(declaration: Declaration) -> bool:
+    """Whether models of an experiment see the same batches at the same time, on the CPU."""
+    spec = declaration.spec
+    return not spec.independent and spec.order != "latin" and declaration.identity["device"] == "cpu"
 
 
 def _epochs_left(declaration: Declaration, work: Work) -> dict[str, int]:

@@ -155,6 +155,7 @@ class Run:
             return True
         physical, policy = plan(self.declaration, work, self.means)
         ready.engine.prefer(physical.features)
+        course.fusing = physical.fusing
         with catalog.transaction():
             catalog.set_experiment(plan=canonical_json(plan_record(physical, work.profiles)))
         scheduler = Scheduler(physical.hop.workload, policy)
@@ -178,6 +179,7 @@ class Run:
             self._finish(),
             ready.report.profiles,
             configs={model: row["config"] for model, row in rows.items()},
+            repeats={model: row["repeat"] for model, row in rows.items()},
             past={model: past[model].done if model in past else start_of(member_in(rows[model])) for model in rows},
             earlier=earlier_visits(catalog, past),
             starts=self.starts,

@@ -16,6 +16,7 @@ from cerebro.execution.resume import Finish, Resumption
 from cerebro.messages import Event, Ruling, Unit, UnitFailed, UnitFinished
 from cerebro.operators.hop import Goal, chain
 from cerebro.plan.cost import Profile
+from cerebro.plan.fusing import Fusing
 from cerebro.plan.program import Ancestor, member_of
 from cerebro.plan.workload import Assign, Chain, Change, Done, Hold
 from cerebro.quantities import count_text
@@ -41,6 +42,8 @@ class RunSteering:
     """Of the models that were piloted."""
     configs: dict[str, Mapping[str, Any]]
     """Of all models there are, by id."""
+    repeats: dict[str, int]
+    """Which of the seeds of its config each model is."""
     past: Mapping[str, Done]
     """How far the models had come when this run began."""
     earlier: list[tuple[Unit, Partials]]
@@ -55,6 +58,8 @@ class RunSteering:
     """Waits until all that has happened is durable."""
     obeyed: set[str] = field(default_factory=set[str])
     """The orders that were carried out."""
+    fusing: Fusing = field(default_factory=Fusing)
+    """Which models make their visits in one pass."""
     _born: dict[str, Done] = field(default_factory=dict[str, Done])
     """Where the models of this run began."""
     _train_values: dict[str, float] = field(default_factory=dict[str, float])
@@ -109,6 +114,7 @@ class RunSteering:
             {model: self.profile(model) for model in left},
             {model: goals[model] for model in left},
             {model: done[model] for model in left if done[model] != Done()},
+            {model: self.repeats[model] for model in left},
         )
 
     def _finished(self, event: UnitFinished) -> list[Ruling]:
@@ -170,6 +176,7 @@ class RunSteering:
             member = member_of(ruling.member)
         ruling = replace(ruling, member=member.as_json())
         self.configs[model], self._born[model] = member.config, start_of(member)
+        self.repeats[model] = member.repeat
         if member.ancestor is None:
             return Step(ruling, Assign(self._chain(model, goal)), member)
         state = self.starts[model] = self.folder.checkpoints.read(member.ancestor.state_digest)
@@ -179,7 +186,9 @@ class RunSteering:
         return Step(ruling, assign, member, BytesHandle(state), earlier)
 
     def _chain(self, model: str, goal: Goal) -> Chain:
-        return chain(self.declaration.train, model, self.profile(model), goal)
+        profile = self.profile(model)
+        alone = chain(self.declaration.train, model, profile, goal)
+        return self.fusing.chain(alone, profile, self.repeats[model])
 
     def profile(self, model: str) -> Profile:
         """What was measured of a model; of one that was not piloted, of the one whose config is most like its own."""

@@ -150,6 +150,9 @@ class SimulatedSearch:
 
     def settle(self) -> None: ...
 
+    def written(self) -> Callable[[], bool]:
+        return lambda: False  # all states are kept, so that populations can fork
+
     def launched(self, launch: Launch) -> None: ...
 
     def happened(self, event: Event) -> None: ...

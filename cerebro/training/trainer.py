@@ -15,12 +15,14 @@ from cerebro.storage.dataset import Dataset, OpenShard, open_dataset
 from cerebro.streams import Key, permutation
 from cerebro.training.features import DerivedColumns
 from cerebro.training.frozen import CANONICAL_ROWS
+from cerebro.training.fused import NotFusedError, fused_train_visit, fused_valid_visit
 from cerebro.training.learners import LiveLearner, build_learner, describe
 from cerebro.training.metrics import merged_value
 from cerebro.training.modes import Modes
 from cerebro.training.randomness import set_generators
 from cerebro.training.state import read_tensors
-from cerebro.training.train import LOSS, Columns, Visit, train_visit, valid_visit
+from cerebro.training.together import compared, why_not_together
+from cerebro.training.train import LOSS, Columns, DivergedError, Visit, train_visit, valid_visit
 
 Partials = Mapping[str, Any]
 
@@ -43,6 +45,8 @@ class Trainer:
         self._program, self._device, self._members = program, torch.device(device), dict(program.members)
         self._shards, self._modes = _Shards(open_dataset(program.data)), Modes.present()
         self._learners: OrderedDict[str, LiveLearner] = OrderedDict()
+        self._apart = set[tuple[str, ...]]()
+        """Models that were to go together and could not."""
         self._derived = DerivedColumns(self._device, lambda: self._shards.open("train", 0).columns)
 
     def prefer(self, features: Features) -> None:
@@ -87,14 +91,44 @@ class Trainer:
         order = permutation(shard.rows, rows_key) if live.learner.shuffle else None
         return train_visit(live, columns, order)
 
-    def visit_together(self, units: Sequence[Unit], parents: Sequence[memoryview | None]) -> list[Visit] | None:
+    def visit_together(
+        self, units: Sequence[Unit], parents: Sequence[memoryview | None]
+    ) -> list[Visit | DivergedError] | None:
         """Run units of several models on one shard in one pass, with the bits that `visit` gives; None: it cannot be.
 
         Raises:
             ModelError: the code of one of them failed; nothing has happened.
             ShardError: the shard is missing or damaged.
         """
-        return None
+        models = tuple(unit.model for unit in units)
+        if models in self._apart or not self._see_the_same(units):
+            return None
+        lives = [self._starting(unit, parent) for unit, parent in zip(units, parents, strict=True)]
+        why_not = why_not_together(lives)
+        try:
+            if why_not is not None:
+                raise NotFusedError(why_not)
+            visits = self._visit_fused(lives, units[0])
+        except NotFusedError:  # they are built and loaded anew, each by itself
+            self._apart.add(models)
+            return None
+        self._learners.update(zip(models, lives, strict=True))
+        self._forget_old_learners(keep=len(lives))
+        return visits
+
+    def _see_the_same(self, units: Sequence[Unit]) -> bool:
+        """Whether these models draw the same batches and the same noise."""
+        return len({self._key(unit.model, "rows", unit.epoch, unit.shard) for unit in units}) == 1
+
+    def _visit_fused(self, lives: Sequence[LiveLearner], unit: Unit) -> list[Visit | DivergedError]:
+        shard = self._shards.open(unit.kind, unit.shard)
+        self._modes.restore()
+        set_generators(self._key(unit.model, "noise", unit.kind, unit.epoch, unit.shard))
+        if unit.kind != "train":
+            return [*fused_valid_visit(lives, shard.columns)]
+        rows_key = self._key(unit.model, "rows", unit.epoch, unit.shard)
+        order = permutation(shard.rows, rows_key) if lives[0].learner.shuffle else None
+        return fused_train_visit(lives, shard.columns, order)
 
     def values(self, model: str, partials: Sequence[Partials]) -> dict[str, float]:
         """The metrics over the visits that gave `partials`, in order."""
@@ -122,6 +156,8 @@ class Trainer:
             ModelError: the user's code failed.
         """
         model, batches = pilot.model, pilot.batches
+        if pilot.fellows:
+            return {"together": self._pilot_together((model, *pilot.fellows), batches)}
         live = self._learner(model, None)
         profile = describe(live)
         if batches:
@@ -130,6 +166,16 @@ class Trainer:
             return profile | _probe(live, columns, self._key(model, "noise", "pilot"), batches) | {"derived": costs}
         impure = _changed_by_building(live, self._learner(model, None))
         return profile | ({"impure_tensor": impure} if impure else {})
+
+    def _pilot_together(self, models: Sequence[str], batches: int) -> dict[str, Any]:
+        lives = [self._learner(model, None) for model in models]
+        why_not = why_not_together(lives)
+        if why_not is not None:
+            return {"why_not": why_not}
+        learner = lives[0].learner
+        rows = max(learner.batch_size * batches, learner.eval_batch_size or 0)
+        columns = _head(self._shards.open("train", 0).columns, rows)
+        return compared(lives, columns, self._key(models[0], "noise", "pilot"))
 
     def _starting(self, unit: Unit, parent: memoryview | None) -> LiveLearner:
         """The learner that a unit begins with."""
@@ -168,9 +214,11 @@ class Trainer:
         assert model in self._members, f"{model} was not introduced"
         return self._members[model]
 
-    def _forget_old_learners(self) -> None:
+    def _forget_old_learners(self, keep: int = 1) -> None:
+        """Let go of the learners that were used longest ago, where there are too many; the newest are kept."""
         while (
-            len(self._learners) > 1 and sum(live.state.bytes_held for live in self._learners.values()) > _LEARNER_BYTES
+            len(self._learners) > keep
+            and sum(live.state.bytes_held for live in self._learners.values()) > _LEARNER_BYTES
         ):
             self._learners.popitem(last=False)
 

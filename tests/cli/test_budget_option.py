@@ -13,7 +13,7 @@ from cerebro.messages import Unit
 from cerebro.session import source
 from tests.report.catalogs import create, finish, unit_row
 
-OPTIONS = ("workers", "engine", "device", "policy", "features", "budget", "store")
+OPTIONS = ("workers", "engine", "device", "policy", "features", "fuse", "budget", "store")
 
 
 def invoke(*command: object) -> Result:
@@ -57,17 +57,20 @@ def test_run_and_explain_take_the_same_options(declared: Declared):
         "random",
         "--features",
         "share",
+        "--no-fuse",
         "--store",
         "there",
     )
-    options = dict(zip(OPTIONS, (2, "inline", "cpu", "random", "share", "time=2h,epochs=40", "there"), strict=True))
+    options = dict(
+        zip(OPTIONS, (2, "inline", "cpu", "random", "share", False, "time=2h,epochs=40", "there"), strict=True)
+    )
     invoke("run", "file.py", *given, "--budget", "time=2h,epochs=40", "--json")
     invoke("explain", "file.py", *given, "--budget", "time=2h,epochs=40", "--stage", "logical")
     assert declared.asked == [("fit", options), ("logical", options)]
 
 
 def test_without_options_both_say_what_the_defaults_are(declared: Declared):
-    defaults = dict(zip(OPTIONS, (None, "local", "auto", "longest-remaining", "auto", None, None), strict=True))
+    defaults = dict(zip(OPTIONS, (None, "local", "auto", "longest-remaining", "auto", True, None, None), strict=True))
     assert json.loads(invoke("explain", "file.py", "--json").stdout) == {
         "stage": "physical",
         "plan": ["Select", "└─ Hop"],

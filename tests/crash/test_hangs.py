@@ -58,7 +58,7 @@ def test_a_config_that_never_ends_fails_alone(shards, tmp_path, monkeypatch):
 
 
 def test_a_stopped_worker_is_replaced_and_no_bit_changes(experiment, tmp_path, monkeypatch):
-    monkeypatch.setattr("cerebro.execution.deadlines.FLOOR_SECONDS", 2.0)
+    monkeypatch.setattr("cerebro.execution.deadlines.FLOOR_SECONDS", 5.0)
     flag = tmp_path / "hang"
 
     def build(config):

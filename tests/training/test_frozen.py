@@ -51,7 +51,7 @@ def state_after(trainer: Trainer, visits: int = 2) -> bytes:
     state = None
     for position in range(visits):
         trainer.visit(Unit("m001", "train", 1, position, position), None if state is None else memoryview(state))
-        state = trainer.state()
+        state = trainer.state("m001")
     return state
 
 

@@ -30,7 +30,8 @@ ROWS, CLASSES = 60, 4
 
 def batch_of(rows: slice) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     generator = torch.Generator().manual_seed(0)
-    scores = torch.randn(ROWS, CLASSES, generator=generator)
+    # Probabilities: torchmetrics takes scores that happen to lie between 0 and 1 for such, batch by batch.
+    scores = torch.randn(ROWS, CLASSES, generator=generator).softmax(dim=1)
     label = torch.randint(0, CLASSES, (ROWS,), generator=generator)
     return scores[rows], {"label": label[rows]}
 

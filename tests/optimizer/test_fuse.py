@@ -1,0 +1,88 @@
+"""Which models go together is decided by what a pilot measured, and shared out evenly among the workers."""
+
+from dataclasses import replace
+
+import pytest
+
+from cerebro.optimizer import fuse as optimizer
+from cerebro.optimizer.fuse import MODELS_MAX, STATE_BYTES_MAX, candidates, fuse, passes, pays, why_not
+from cerebro.plan.cost import Derivation, Profile, Together
+from cerebro.plan.workload import Chain
+
+SMALL = Profile(
+    "net", "Net", 1000, "AdamW", 32, 32, False, ("loss",), state_bytes=10_000, train_batch_seconds=0.001,
+    valid_batch_seconds=0.001, together=Together(4, train_gain=2.0, valid_gain=1.5),
+)  # fmt: skip
+WIDE = replace(SMALL, signature="wide", together=Together(4, train_gain=1.05))
+
+
+def models(count: int, profile: Profile = SMALL, first: int = 1) -> dict[str, Profile]:
+    return {f"m{number:03d}": profile for number in range(first, first + count)}
+
+
+@pytest.mark.parametrize(
+    ("count", "state_bytes", "workers", "groups"),
+    [
+        (8, 1000, 2, 2),
+        (3, 1000, 2, 2),
+        (2, 1000, 2, 2),
+        (5, 1000, 1, 1),
+        (65, 1000, 2, 4),
+        (MODELS_MAX, 1000, 1, 1),
+        (8, STATE_BYTES_MAX // 2, 2, 4),
+        (8, 2 * STATE_BYTES_MAX, 2, 8),
+    ],
+)
+def test_models_are_shared_out_among_as_many_passes_as_keep_the_workers_busy(count, state_bytes, workers, groups):
+    assert passes(count, state_bytes, workers) == groups
+
+
+def test_every_model_is_in_one_group_with_its_like():
+    found = fuse({**models(8), **models(4, WIDE, first=9)}, {}, workers=2)
+    assert sorted(found.groups) == [f"m{number:03d}" for number in range(1, 9)]  # the wide ones gain too little
+    assert len(set(found.groups.values())) == 2
+    assert list(found.by_signature) == ["net"]
+
+
+def test_repeats_see_other_batches_and_go_apart():
+    found = fuse(models(4), {"m002": 1, "m004": 1}, workers=1).groups
+    assert found["m001"] == found["m003"] != found["m002"] == found["m004"]
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        replace(SMALL, impure_tensor="module/weight"),
+        replace(SMALL, derived=(Derivation("key", "backbone"),)),
+        replace(SMALL, train_batch_seconds=optimizer.BATCH_SECONDS_MAX * 2),
+        replace(SMALL, train_batch_seconds=0.0),
+    ],
+    ids=["impure", "derives columns", "large", "not timed"],
+)
+def test_some_models_are_not_even_tried_together(profile):
+    assert candidates(models(4, profile), {}, workers=1) == {}
+    assert fuse(models(4, profile), {}, workers=1).groups == {}
+
+
+@pytest.mark.parametrize(
+    ("together", "told"),
+    [
+        (Together(4, train_gain=1.05), "4 together are 1.05 × as fast"),
+        (Together(4, why_not="they draw other numbers"), "they draw other numbers"),
+        (Together(4, train_gain=3.0), ""),
+        (None, ""),
+    ],
+)
+def test_what_does_not_pay_says_why(together, told):
+    profile = replace(SMALL, together=together)
+    assert why_not(profile) == told
+    assert pays(profile) == (together is not None and not told)
+
+
+def test_a_chain_in_a_group_costs_its_share_and_a_newcomer_joins_its_like():
+    fusing = fuse(models(4), {}, workers=2)
+    chain = Chain("m001", 2, (1.0, 2.0), (3.0,), None)
+    known = fusing.chain(chain, SMALL)
+    assert (known.train_seconds, known.valid_seconds, known.group) == ((0.5, 1.0), (2.0,), fusing.groups["m001"])
+    assert fusing.chain(replace(chain, model="m007"), SMALL).group in fusing.groups.values()
+    assert fusing.chain(chain, WIDE) == chain

@@ -1,0 +1,130 @@
+"""Models that are trained in one pass end with the bits of models that are trained alone, whatever happens to them."""
+
+from contextlib import closing
+from functools import partial
+
+import pytest
+import torch
+
+import cerebro
+from cerebro.execution.profiler import Profiler
+from cerebro.plan.cost import Together
+from cerebro.training.trainer import Trainer
+from tests.nets import cross_entropy, mlp
+from tests.session.test_equivalence import digests
+from tests.session.test_steering import outcome
+
+RATES = [0.001, 0.003, 0.01, 0.03, 0.1]
+
+
+def build(config):
+    if config["lr"] == "not a number":
+        raise ValueError("no such rate")
+    return cerebro.Learner(
+        module=mlp(),
+        loss=cross_entropy,
+        optimizer=partial(torch.optim.AdamW, lr=config["lr"], weight_decay=config["l2"]),
+        batch_size=32,
+        metrics={"accuracy": cerebro.metrics.accuracy("label")},
+    )
+
+
+def experiment_of(shards, search, epochs=2, build=build, **more):
+    return cerebro.Experiment(
+        "fused", data=shards, build=build, search=search, epochs=epochs, metric="accuracy", mode="max", **more
+    )
+
+
+@pytest.fixture(autouse=True)
+def quick_together(monkeypatch):
+    """The pilot finds that passes pay, however busy this machine is."""
+    compared = Profiler.run_together
+
+    def found(self, groups, profiles):
+        tried = compared(self, groups, profiles)
+        return {model: Together(t.models, t.why_not, 4.0, 4.0) for model, t in tried.items()}
+
+    monkeypatch.setattr(Profiler, "run_together", found)
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """The models of each pass that was made in this process."""
+    made, together = list[tuple[str, ...]](), Trainer.visit_together
+
+    def noted(self, units, parents):
+        visits = together(self, units, parents)
+        if visits is not None:
+            made.append(tuple(unit.model for unit in units))
+        return visits
+
+    monkeypatch.setattr(Trainer, "visit_together", noted)
+    return made
+
+
+GRID = cerebro.Grid({"lr": RATES, "l2": [0.0, 0.1]})
+
+
+def test_passes_change_no_bit_with_any_number_of_workers(shards, tmp_path):
+    experiment = experiment_of(shards, GRID)
+    alone = experiment.fit(engine="inline", fuse=False, store=tmp_path / "alone", progress=False)
+    plan = experiment.explain(store=tmp_path / "plan", workers=2)
+    assert "Fuse   10 × Sequential {lr, l2}" in plan
+    assert "one pass for 5" in plan
+    for workers in (1, 2, 3):
+        fused = experiment.fit(workers=workers, store=tmp_path / str(workers), progress=False)
+        assert digests(fused) == digests(alone)
+        assert [row["metrics"] for row in fused.leaderboard()] == [row["metrics"] for row in alone.leaderboard()]
+        with closing(fused.folder.reader()) as reader:
+            assert not [event for event in reader.events() if event["kind"] == "worker lost"]
+    assert fused.replay("m003").identical
+
+
+def test_a_run_that_is_cut_off_goes_on_with_passes_and_without_them(shards, tmp_path, passes):
+    experiment = experiment_of(shards, GRID)
+    alone = experiment.fit(engine="inline", fuse=False, store=tmp_path / "alone", progress=False)
+    assert passes == []
+    for share, fuse in (("epochs=5", True), ("epochs=12", False)):
+        experiment.fit(engine="inline", budget=share, fuse=fuse, store=tmp_path / "cut", progress=False)
+    result = experiment.fit(engine="inline", budget="epochs=1000", store=tmp_path / "cut", progress=False)
+    assert max(map(len, passes)) > 1
+    assert digests(result) == digests(alone)
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        lambda: cerebro.ASHA({"lr": RATES, "l2": [0.0, 0.1]}, models=9, max_epochs=4, eta=2, lanes=4),
+        lambda: cerebro.PBT({"lr": cerebro.loguniform(1e-3, 1e-1), "l2": [0.0, 0.1]}, population=4, interval=1),
+    ],
+    ids=["asha", "pbt"],
+)
+def test_a_search_decides_the_same_with_passes(shards, tmp_path, passes, search):
+    experiment = experiment_of(shards, search(), epochs=4)
+    alone = experiment.fit(engine="inline", workers=2, fuse=False, store=tmp_path / "alone", progress=False)
+    fused = experiment.fit(engine="inline", workers=2, store=tmp_path / "fused", progress=False)
+    assert max(map(len, passes)) > 1
+    assert outcome(fused) == outcome(alone)
+
+
+def test_a_model_that_diverges_leaves_its_fellows_as_they_are(shards, tmp_path, passes):
+    def diverging(config):
+        learner = build(config)
+        scale = float("inf") if config["lr"] == RATES[2] else 1.0
+        with torch.no_grad():
+            learner.module[1].weight.mul_(scale)
+        return learner
+
+    experiment = experiment_of(shards, cerebro.Grid({"lr": RATES, "l2": [0.0]}), build=diverging)
+    alone = experiment.fit(engine="inline", workers=1, fuse=False, store=tmp_path / "alone", progress=False)
+    fused = experiment.fit(engine="inline", workers=1, store=tmp_path / "fused", progress=False)
+    states = {row["model"]: (row["status"], row["state_digest"]) for row in alone.leaderboard()}
+    assert {row["model"]: (row["status"], row["state_digest"]) for row in fused.leaderboard()} == states
+    assert [status for status, _ in states.values()].count("diverged") == 1
+    assert max(map(len, passes), default=0) == 4
+
+
+def test_independent_models_and_those_in_a_latin_square_go_alone(shards, tmp_path, passes):
+    for name, more in {"own": {"independent": True}, "latin": {"order": "latin"}}.items():
+        experiment_of(shards, GRID, epochs=1, **more).fit(engine="inline", store=tmp_path / name, progress=False)
+    assert passes == []
