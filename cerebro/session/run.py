@@ -155,7 +155,7 @@ class Run:
             return True
         physical, policy = plan(self.declaration, work, self.means)
         ready.engine.prefer(physical.features)
-        course.fusing = physical.fusing
+        steps = course.in_groups(steps, physical.fusing)
         with catalog.transaction():
             catalog.set_experiment(plan=canonical_json(plan_record(physical, work.profiles)))
         scheduler = Scheduler(physical.hop.workload, policy)

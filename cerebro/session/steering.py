@@ -185,6 +185,16 @@ class RunSteering:
         assign = Assign(self._chain(model, goal), start_of(member))
         return Step(ruling, assign, member, BytesHandle(state), earlier)
 
+    def in_groups(self, steps: Sequence[Step], fusing: Fusing) -> list[Step]:
+        """Let models go together from here on, also those of steps that were decided before the plan was made."""
+        self.fusing = fusing
+        return [replace(step, change=self._grouped(step.change)) for step in steps]
+
+    def _grouped(self, change: Change | None) -> Change | None:
+        if not isinstance(change, Assign):
+            return change
+        return replace(change, chain=self._chain(change.chain.model, Goal(change.chain.epochs, change.chain.due)))
+
     def _chain(self, model: str, goal: Goal) -> Chain:
         profile = self.profile(model)
         alone = chain(self.declaration.train, model, profile, goal)

@@ -39,7 +39,8 @@ class Trace(Silent):
         self.write("Begun")
 
     def launched(self, launch: Launch) -> None:
-        self.write("Launch", launch.unit, launch.worker)
+        for unit in launch.units:
+            self.write("Launch", unit, launch.worker)
 
     def happened(self, event: Event) -> None:
         self.write(type(event).__name__, getattr(event, "unit", None), event.worker)
@@ -50,13 +51,16 @@ class Trace(Silent):
 
 
 def main(file: str, workers: int, descriptor: int) -> None:
-    """Run the experiment in `file`; errors that Cerebro foresees are one message on the error stream."""
+    """Run the experiment in `file`; errors that Cerebro foresees are one message on the error stream.
+
+    Every model is trained alone, as what a kill may cost is counted in units: of a pass it would be all of them.
+    """
     trace = Trace(descriptor)
     session.make_display = lambda progress: trace
     trace.write("Started")
     session.load_ahead()
     try:
-        load_experiment(Path(file)).fit(workers=workers)
+        load_experiment(Path(file)).fit(workers=workers, fuse=False)
     except CerebroError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         sys.exit(1)

@@ -96,11 +96,14 @@ def catalog(quickstart: tuple[Path, str]) -> Iterator[sqlite3.Connection]:
 
 
 def shape(output: str) -> list[str]:
-    """The lines of an output without what depends on the machine: measured numbers, workers, and the order of models.
+    """The lines of an output without what depends on the machine: measured numbers and what follows from them, workers,
+    and the order of models.
 
     Bits depend on the CPU's features, so that even metrics and the winner may differ from those on a page.
     """
     output = re.sub(r"\bm\d{3}\b", "MODEL", output)
+    output = re.sub(r"Fuse ( +\d+ × )", r"Train\1", output)  # whether it pays is for the pilot to find
+    output = re.sub(r"one pass for \d+, [\d.]+ × as fast +", "", output)
     output = re.sub(r"\d[\d,.]* (?:h \d+ min|min \d+ s|ms|s|B|KiB|MiB|GiB)\b", "#", output)
     output = re.sub(r"\d[\d,]*\.\d+(?:e-?\d+)?|\d+e-?\d+", "#", output)
     output = re.sub(r"^ *\d+ +MODEL", "MODEL", output, flags=re.MULTILINE)

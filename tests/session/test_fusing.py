@@ -1,6 +1,9 @@
 """Models that are trained in one pass end with the bits of models that are trained alone, whatever happens to them."""
 
+import os
+import signal
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -42,7 +45,7 @@ def quick_together(monkeypatch):
 
     def found(self, groups, profiles):
         tried = compared(self, groups, profiles)
-        return {model: Together(t.models, t.why_not, 4.0, 4.0) for model, t in tried.items()}
+        return {model: Together(t.models, "", 4.0, 4.0) for model, t in tried.items()}
 
     monkeypatch.setattr(Profiler, "run_together", found)
 
@@ -121,7 +124,35 @@ def test_a_model_that_diverges_leaves_its_fellows_as_they_are(shards, tmp_path, 
     states = {row["model"]: (row["status"], row["state_digest"]) for row in alone.leaderboard()}
     assert {row["model"]: (row["status"], row["state_digest"]) for row in fused.leaderboard()} == states
     assert [status for status, _ in states.values()].count("diverged") == 1
-    assert max(map(len, passes), default=0) == 4
+    assert [len(models) for models in passes] == [5, *[4] * (len(passes) - 1)]
+
+
+def killing(flag, loss, module, batch):
+    """The loss, in which the worker is killed if the flag is there."""
+    if flag.exists():
+        flag.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return loss(module, batch)
+
+
+def test_a_worker_that_is_killed_in_a_pass_loses_no_unit_of_it(shards, tmp_path):
+    flag = tmp_path / "kill"
+
+    def deadly(config):
+        learner = build(config)
+        return replace(learner, loss=partial(killing, flag, learner.loss))
+
+    experiment = experiment_of(shards, GRID, build=deadly)
+    alone = experiment.fit(engine="inline", fuse=False, store=tmp_path / "alone", progress=False)
+    experiment.explain(store=tmp_path / "fused", workers=2)  # so that the pilot survives
+    flag.touch()
+    fused = experiment.fit(workers=2, store=tmp_path / "fused", progress=False)
+    with closing(fused.folder.reader()) as reader:
+        lost = [event["body"] for event in reader.events() if event["kind"] == "worker lost"]
+        units = reader.units()
+    assert len(lost) == 1
+    assert len(units) == len({unit.unit for unit in units}) == 10 * 2 * 5
+    assert digests(fused) == digests(alone)
 
 
 def test_independent_models_and_those_in_a_latin_square_go_alone(shards, tmp_path, passes):
