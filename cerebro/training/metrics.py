@@ -191,7 +191,7 @@ class Meter:
         Raises:
             ModelError: the metric measured something else than numbers.
         """
-        return {name: _merged(name, [self._plain(name, v) for v in values]) for name, values in self._batches.items()}
+        return {name: merged(name, [self._plain(name, v) for v in values]) for name, values in self._batches.items()}
 
     def _plain(self, name: str, value: Any) -> Any:
         plain = value.tolist() if hasattr(value, "tolist") else value
@@ -211,13 +211,13 @@ def merged_value(metric: Metric, partials: Sequence[Mapping[str, Any]]) -> float
     measured = [partial for partial in partials if partial]  # a visit without a full batch measured nothing
     if not measured:
         return math.nan
-    value = metric.value({name: _merged(name, [partial[name] for partial in measured]) for name in measured[0]})
+    value = metric.value({name: merged(name, [partial[name] for partial in measured]) for name in measured[0]})
     if isinstance(value, str | bytes) or not hasattr(value, "__float__"):
         raise ModelError(f"{_name(metric)}.value: gave {_kind(value)}; a metric is one number")
     return float(value)
 
 
-def _merged(name: str, values: list[Any]) -> Any:
+def merged(name: str, values: list[Any]) -> Any:
     """Values of one statistic merged as its name says: `NAME:max`, `NAME:min`, `NAME:cat`, else the sum."""
     merge = name.rpartition(":")[2]
     if merge == "cat":

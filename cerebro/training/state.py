@@ -32,6 +32,19 @@ class LiveState:
         """Bytes of the buffer as it was last bound."""
         return self._flat.numel()
 
+    def bound(self) -> torch.Tensor:
+        """The buffer, with every tensor in it."""
+        self._bind()
+        return self._flat
+
+    def move(self, flat: torch.Tensor) -> None:
+        """Let the buffer, of the size that it has, be `flat` from here on."""
+        flat.copy_(self.bound())
+        for (tensor, _), entry in zip(self._bound, self._layout.entries, strict=True):
+            if tensor.device.type == "cpu":
+                tensor.data = entry.view(flat)
+        self._flat = flat
+
     def write(self, room_for: Callable[[int], memoryview]) -> int:
         """Write the state where `room_for(size)` says; gives its size in bytes.
 
@@ -90,7 +103,7 @@ class LiveState:
             ModelError: the architectures differ, or an optimizer that is to be kept does.
         """
         parts, found = split(state), read_tensors(state)
-        own, weights = self._module_tensors(), {name: t for name, t in found.items() if name.startswith("module/")}
+        own, weights = self.module_tensors(), {name: t for name, t in found.items() if name.startswith("module/")}
         check_module(own, weights)
         if optimizer == "keep":
             scalars = scalars_of(parts)
@@ -140,7 +153,7 @@ class LiveState:
     def _lay_out(self, layout: Layout) -> None:
         """Lay the tensors out as another `LiveState` did, making the optimizer's where it has none yet."""
         flat = torch.zeros(layout.size, dtype=torch.uint8)
-        own = self._module_tensors()
+        own = self.module_tensors()
         _check_module(own, layout.entries)
         device = next((tensor.device for tensor in own.values()), torch.device("cpu"))
         self.optimizer.state.clear()
@@ -162,7 +175,8 @@ class LiveState:
             self._bound.append((tensor, entry.offset))
         self._layout, self._flat = layout, flat
 
-    def _module_tensors(self) -> dict[str, torch.Tensor]:
+    def module_tensors(self) -> dict[str, torch.Tensor]:
+        """The parameters and buffers by name."""
         return {name: tensor for name, tensor in self.tensors() if name.startswith("module/")}
 
     def _optimizer_items(self) -> Iterator[tuple[int, str, Any]]:

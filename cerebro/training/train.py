@@ -64,7 +64,11 @@ def train_visit(live: LiveLearner, columns: Columns, row_order: "np.ndarray | No
         if schedule is not None:
             schedule.step()
         rows += _measure(live, meters, batch, loss.detach(), output)
-    return _visit(meters, rows)
+    visit = _visit(meters, rows)
+    diverged = divergence(visit)
+    if diverged is not None:
+        raise diverged
+    return visit
 
 
 def valid_visit(live: LiveLearner, columns: Columns) -> Visit:
@@ -81,7 +85,7 @@ def valid_visit(live: LiveLearner, columns: Columns) -> Visit:
         for batch in batches(columns, batch_size, None, live.device, drop_last=False):
             loss, output = live.loss_and_output(batch)
             rows += _measure(live, meters, batch, loss, output)
-    return _visit(meters, rows, finite=False)
+    return _visit(meters, rows)
 
 
 def batches(
@@ -143,9 +147,13 @@ def _measure(live: LiveLearner, meters: Mapping[str, Meter], batch: Batch, loss:
     return statistics["rows"]
 
 
-def _visit(meters: Mapping[str, Meter], rows: int, finite: bool = True) -> Visit:
-    partials = {name: meter.partial() for name, meter in meters.items()}
-    loss = partials["loss"].get("loss", 0.0)
-    if finite and not math.isfinite(loss):
-        raise DivergedError(f"the training loss became {loss}: lower the learning rate, or clip with clip_norm")
-    return Visit(rows, partials)
+def _visit(meters: Mapping[str, Meter], rows: int) -> Visit:
+    return Visit(rows, {name: meter.partial() for name, meter in meters.items()})
+
+
+def divergence(visit: Visit) -> DivergedError | None:
+    """The error of a train visit whose loss is not finite."""
+    loss = visit.partials["loss"].get("loss", 0.0)
+    if math.isfinite(loss):
+        return None
+    return DivergedError(f"the training loss became {loss}: lower the learning rate, or clip with clip_norm")

@@ -1,0 +1,121 @@
+"""Training several models over a shard in one pass: each ends with the very bits that it would have alone."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from cerebro.training.fused import dropout, elementwise, linear, reductions, shapes
+from cerebro.training.fused.joint import HandedOut, JointModule
+from cerebro.training.fused.likeness import difference
+from cerebro.training.fused.many import Group, Many
+from cerebro.training.fused.measures import Measures
+from cerebro.training.fused.noise import with_the_same_noise
+from cerebro.training.fused.optimizers import Steps
+from cerebro.training.fused.strides import NotFusedError
+from cerebro.training.fused.weights import bind_together
+from cerebro.training.learners import Batch, LiveLearner
+from cerebro.training.train import Columns, DivergedError, Visit, batches, divergence
+
+RULES = {
+    **dict(elementwise.rules()),
+    **dict(shapes.rules()),
+    **dict(reductions.rules()),
+    F.linear: linear.linear,
+    F.dropout: dropout.dropout,
+}
+"""The functions that are computed for all members at once; the others are, member by member."""
+
+
+def fused_train_visit(
+    lives: Sequence[LiveLearner], columns: Columns, row_order: "np.ndarray | None"
+) -> list[Visit | DivergedError]:
+    """Train on every row of a shard once, as `train_visit` does, every learner; what each gave, in order.
+
+    Raises:
+        NotFusedError: the models cannot be trained in one pass; their states are to be loaded again, and each is to be
+            trained alone. The same holds for whatever else is raised: the user's code failed, perhaps only so.
+    """
+    for live in lives:
+        live.training_mode()
+    fused = _Fused(lives)
+    learner, device = lives[0].learner, lives[0].device
+    steps = Steps(lives, fused.joint.parameters)
+    for batch in batches(columns, learner.batch_size, row_order, device, learner.drop_last):
+        steps.begin()
+        loss, output = fused.loss_and_output(batch)
+        _backward(loss)
+        if steps.step():
+            fused.rebind()
+        fused.measures.add(batch, loss, output)
+    steps.begin()
+    fused.joint.check_unchanged()
+    bind_together(lives)
+    return [divergence(visit) or visit for visit in fused.measures.visits()]
+
+
+def fused_valid_visit(lives: Sequence[LiveLearner], columns: Columns) -> list[Visit]:
+    """Measure every learner on every row of a shard, as `valid_visit` does; raises as `fused_train_visit` does."""
+    for live in lives:
+        live.module.eval()
+    fused = _Fused(lives)
+    learner = lives[0].learner
+    batch_size = learner.eval_batch_size or learner.batch_size
+    with torch.no_grad():
+        for batch in batches(columns, batch_size, None, lives[0].device, drop_last=False):
+            fused.measures.add(batch, *fused.loss_and_output(batch))
+    fused.joint.check_unchanged()
+    return fused.measures.visits()
+
+
+class _Fused:
+    """A group for the time of one visit."""
+
+    def __init__(self, lives: Sequence[LiveLearner]) -> None:
+        bind_together(lives)
+        self._lives = lives
+        self._group = Group(len(lives), RULES)
+        self.joint = JointModule(self._group, [live.module for live in lives])
+        self.measures = Measures(self._group, lives)
+        first = lives[0].learner.loss
+        self._is_one_loss = all(difference(first, live.learner.loss) is None for live in lives[1:])
+
+    def rebind(self) -> None:
+        """Let the states lie in rows again, with what the optimizers made."""
+        bind_together(self._lives)
+        self.joint.rebind()
+
+    def loss_and_output(self, batch: Batch) -> tuple[Many, Any]:
+        """The loss of a batch of each member, and the output that the metrics read."""
+        self._group.next_batch()
+        result = self._lives[0].learner.loss(self.joint.module, batch) if self._is_one_loss else self._of_each(batch)
+        loss, output = result if isinstance(result, tuple) else (result, self.joint.output.take())
+        if not isinstance(loss, Many) or loss.ndim:
+            raise NotFusedError("the loss is not a scalar that depends on the module")
+        return loss, output
+
+    def _of_each(self, batch: Batch) -> Any:
+        """What the losses of the members give, each of which sees the output of its own model."""
+        handed = HandedOut(self.joint)
+        losses = iter(enumerate(live.learner.loss for live in self._lives))
+        versions = [tensor._version for tensor in batch.values()]
+
+        def run() -> Any:
+            member, loss = next(losses)
+            handed.begin(member)
+            return loss(handed, batch)
+
+        results = with_the_same_noise(self._group.size, run)
+        if versions != [tensor._version for tensor in batch.values()]:
+            raise NotFusedError("the losses of the models differ, and change the batch")
+        return self._group.gather(results)
+
+
+def _backward(loss: Many) -> None:
+    if loss.is_tuple:
+        torch.autograd.backward(loss.members())
+    else:
+        stacked = loss.stacked()
+        stacked.backward(torch.ones_like(stacked))

@@ -1,0 +1,194 @@
+"""The stacked rule for linear layers: one batched product for all members where its bits are theirs.
+
+Whether they are depends on the shapes, for a library of products chooses its kernel by them: a layer with one output
+or a batch of one row is known to differ. So the first time that a shape is seen, the output and each gradient are
+computed both ways from random numbers and compared. What differs is computed member by member, in the same place.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from cerebro.training.fused.many import Group, Many
+from cerebro.training.fused.strides import stack
+
+Tensors = Sequence[torch.Tensor]
+_TRIALS = 2
+
+
+class Case(NamedTuple):
+    """All that decides which kernels a linear layer of each member runs."""
+
+    members: int
+    input: tuple[int, ...]
+    strides: tuple[int, ...]
+    weight: tuple[int, ...]
+    is_shared: bool
+    has_bias: bool
+    dtype: torch.dtype
+    device: torch.device
+    threads: int
+    precision: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batched:
+    """Which products give the members' bits when they are computed at once."""
+
+    output: bool
+    to_input: bool
+    to_weight: bool
+    to_bias: bool
+
+
+def linear(group: Group, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """`F.linear` of weights that differ between the members, and an input that may be shared."""
+    value, weight, bias = _arguments(*args, **kwargs)
+    if not isinstance(weight, Many) or weight.is_tuple or not (bias is None or isinstance(bias, Many)):
+        return NotImplemented
+    is_shared = not isinstance(value, Many)
+    if len(weight.shape) != 2 or len(value.shape) < 2 or 0 in value.shape or (is_shared and value.requires_grad):
+        return NotImplemented
+    strides = value.stride() if is_shared else value.strides()
+    case = Case(
+        group.size, value.shape, strides, weight.shape, is_shared, bias is not None, value.dtype, value.device,
+        torch.get_num_threads(), torch.get_float32_matmul_precision(),
+    )  # fmt: skip
+    batched = _batched(case)
+    if batched is None or value.dtype != weight.dtype or torch.is_autocast_enabled(value.device.type):
+        return NotImplemented
+    rows = (value if is_shared else value.stacked()).flatten(0 if is_shared else 1, -2)
+    output = _Linear.apply(rows, weight.stacked(), None if bias is None else bias.stacked(), batched)
+    return Many(group, output.unflatten(1, value.shape[:-1]) if len(value.shape) > 2 else output)
+
+
+def _arguments(input: Any, weight: Any, bias: Any = None) -> tuple[Any, Any, Any]:
+    return input, weight, bias
+
+
+class _Linear(torch.autograd.Function):
+    """`input: [K, rows, in]` or `[rows, in]`, `weight: [K, out, in]`, `bias: [K, out]` to `[K, rows, out]`."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, batched: Batched) -> Any:
+        ctx.save_for_backward(rows, weight)
+        ctx.batched, ctx.has_bias = batched, bias is not None
+        return _output(rows, weight, bias, batched.output)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        (gradient,), (rows, weight), batched = gradients, ctx.saved_tensors, ctx.batched
+        needs = ctx.needs_input_grad
+        plain = gradient.is_contiguous()
+        to_input = _to_input(gradient, weight, plain and batched.to_input) if needs[0] else None
+        to_weight = _to_weight(gradient, rows, plain and batched.to_weight) if needs[1] else None
+        to_bias = _to_bias(gradient, plain and batched.to_bias) if ctx.has_bias and needs[2] else None
+        return to_input, to_weight, to_bias, None
+
+
+def _output(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, batched: bool) -> torch.Tensor:
+    if not batched:
+        biases = [None] * len(weight) if bias is None else bias.unbind(0)
+        return torch.stack(list(map(F.linear, _rows_of_each(rows, len(weight)), weight.unbind(0), biases)))
+    if rows.dim() == 2:
+        rows = rows.expand(len(weight), *rows.shape)
+    columns = weight.transpose(1, 2)
+    return torch.bmm(rows, columns) if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, columns)
+
+
+def _to_input(gradient: torch.Tensor, weight: torch.Tensor, batched: bool) -> torch.Tensor:
+    return (
+        torch.bmm(gradient, weight)
+        if batched
+        else torch.stack(list(map(torch.mm, gradient.unbind(0), weight.unbind(0))))
+    )
+
+
+def _to_weight(gradient: torch.Tensor, rows: torch.Tensor, batched: bool) -> torch.Tensor:
+    """Contiguous: torch's fused optimizers do not look at the strides of a gradient."""
+    columns = gradient.transpose(1, 2)
+    if batched:
+        return torch.bmm(columns, rows.expand(len(gradient), *rows.shape) if rows.dim() == 2 else rows)
+    return torch.stack(list(map(torch.mm, columns.unbind(0), _rows_of_each(rows, len(gradient)))))
+
+
+def _to_bias(gradient: torch.Tensor, batched: bool) -> torch.Tensor:
+    return gradient.sum(1) if batched else torch.stack([member.sum(0) for member in gradient.unbind(0)])
+
+
+def _rows_of_each(rows: torch.Tensor, members: int) -> Tensors:
+    return rows.unbind(0) if rows.dim() == 3 else [rows] * members
+
+
+@functools.cache
+def _batched(case: Case) -> Batched | None:
+    """What may be computed at once; None if not even the products member by member are those of autograd."""
+    generator = torch.Generator(case.device).manual_seed(len(case.input))
+    trials = [_trial(case, generator) for _ in range(_TRIALS)]
+    looped = [all(trial[False][part] for trial in trials) for part in range(4)]
+    if not all(looped):
+        return None
+    return Batched(*(all(trial[True][part] for trial in trials) for part in range(4)))
+
+
+def _trial(case: Case, generator: torch.Generator) -> dict[bool, list[bool]]:
+    """For each way, which of output, gradient to input, to weight and to bias have the bits of each member alone."""
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator, device=case.device).to(case.dtype)
+
+    with torch.enable_grad():
+        outputs, inputs = case.weight[0], case.weight[1]
+        weight = _in_rows(draw(case.members, outputs, inputs))
+        bias = _in_rows(draw(case.members, outputs)) if case.has_bias else None
+        values = [_laid_out(draw(*case.input), case.strides) for _ in range(1 if case.is_shared else case.members)]
+        gradient = draw(case.members, *case.input[:-1], outputs)
+        alone = [
+            _alone(values[0 if case.is_shared else k], weight[k], None if bias is None else bias[k], gradient[k])
+            for k in range(case.members)
+        ]
+    rows = values[0].flatten(0, -2) if case.is_shared else stack(values).flatten(1, -2)
+    gradient = gradient.flatten(1, -2)
+    expected = [None if column[0] is None else torch.stack(column) for column in map(list, zip(*alone, strict=True))]
+    found = {}
+    with torch.no_grad():
+        for batched in (False, True):
+            parts = (
+                _output(rows, weight, bias, batched),
+                _to_input(gradient, weight, batched),
+                _to_weight(gradient, rows, batched),
+                None if bias is None else _to_bias(gradient, batched),
+            )
+            found[batched] = [
+                one is None or other is None or torch.equal(one, other.reshape(one.shape))
+                for one, other in zip(parts, expected, strict=True)
+            ]
+    return found
+
+
+def _alone(value: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, gradient: torch.Tensor) -> Any:
+    wanted = [None if t is None else t.detach().requires_grad_() for t in (value, weight, bias)]
+    output = F.linear(wanted[0], wanted[1], wanted[2])  # type: ignore[arg-type]
+    found = torch.autograd.grad(output, [t for t in wanted if t is not None], gradient)
+    return [output.detach(), *found, *[None] * (3 - len(found))]
+
+
+def _laid_out(value: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
+    """The same numbers under these strides."""
+    span = 1 + sum((length - 1) * stride for length, stride in zip(value.shape, strides, strict=True))
+    place = value.new_empty(span).as_strided(value.shape, strides)
+    once = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in strides)
+    place[once] = value[once]
+    return place
+
+
+def _in_rows(value: torch.Tensor) -> torch.Tensor:
+    """The same numbers with each member at a multiple of 64 bytes, as parameters lie in a state."""
+    length = -(-value[0].numel() // 64) * 64
+    rows = value.new_empty(len(value), length)
+    place = rows.as_strided(value.shape, (length, *value.stride()[1:]))
+    return place.copy_(value)

@@ -1,0 +1,173 @@
+"""Parameters and buffers of all members: views into the rows in which their states lie, so that nothing is copied."""
+
+from collections.abc import Sequence
+
+import torch
+
+from cerebro.training.fused.many import Group, Many
+from cerebro.training.fused.strides import stack, unbind
+from cerebro.training.learners import LiveLearner
+
+
+def bind_together(lives: Sequence[LiveLearner]) -> None:
+    """Let the states of these learners lie in the rows of one matrix, in order; does nothing where they do."""
+    states = [live.state for live in lives]
+    buffers = [state.bound() for state in states]
+    if lives[0].device.type != "cpu":
+        _bind_on_device(lives)
+    elif _spacing(buffers) is None:
+        row = max(buffer.numel() for buffer in buffers)
+        matrix = torch.zeros((len(states), row), dtype=torch.uint8)
+        for state, place, buffer in zip(states, matrix.unbind(0), buffers, strict=True):
+            state.move(place[: buffer.numel()])
+
+
+def joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor | None:
+    """A view of tensors that lie in rows as one `[K, ...]`; None where there is no such view of contiguous slices."""
+    first, spacing = tensors[0], _spacing(tensors)
+    if spacing is None or spacing % first.element_size() or not first.is_contiguous():
+        return None
+    strides = (spacing // first.element_size(), *first.stride())
+    return first.detach().as_strided((len(tensors), *first.shape), strides)
+
+
+class ManyParameter(Many):
+    """A parameter of each member: as one leaf of the graph that all share, or as the members' own leaves.
+
+    Which of the two is decided by what uses it first, so that all its gradients arrive in one place.
+    """
+
+    __slots__ = ("_as_one", "_leaf", "own")
+
+    _is_param = True  # for the user's `isinstance(value, torch.nn.Parameter)`
+
+    def __init__(self, group: Group, own: Sequence[torch.Tensor]) -> None:
+        super().__init__(group, None, tuple(own))
+        self.own = tuple(own)
+        self._as_one: bool | None = None
+        self._leaf: torch.Tensor | None = None
+        self.rebind()
+
+    def rebind(self) -> None:
+        """Look for the members' tensors where they lie now."""
+        view = joined(self.own)
+        self._leaf = None if view is None else view.requires_grad_(self.own[0].requires_grad)
+        if view is None:
+            assert not self._as_one, "the members of a group no longer lie in rows"
+            self._as_one = False
+
+    @property
+    def is_tuple(self) -> bool:
+        """Whether the members' own leaves are used."""
+        return self._as_one is False
+
+    @property
+    def aliases_members(self) -> bool:
+        """Both forms are one memory."""
+        return True
+
+    def stacked(self) -> torch.Tensor:
+        """The leaf that all share."""
+        if self._as_one is None:
+            self._as_one = True
+        if self._as_one:
+            assert self._leaf is not None
+            return self._leaf
+        return stack(self.own)
+
+    def members(self) -> tuple[torch.Tensor, ...]:
+        """The members' own leaves."""
+        if self._as_one is None:
+            self._as_one = False
+        if self._as_one:
+            assert self._leaf is not None
+            return unbind(self._leaf)
+        return self.own
+
+    def for_writing(self) -> Many:
+        """The members' own, outside of any graph."""
+        return Many(self.group, None, self.own)
+
+    def gradients(self) -> tuple[torch.Tensor | None, ...]:
+        """The gradient of each member, as its optimizer would find it: none, or contiguous where the parameter is."""
+        if not self._as_one:
+            return tuple([parameter.grad for parameter in self.own])
+        assert self._leaf is not None
+        gradient = self._leaf.grad
+        if gradient is None:
+            return (None,) * self.group.size
+        assert gradient.is_contiguous(), "fused optimizers do not look at strides"
+        return gradient.unbind(0)
+
+    def forget_gradients(self) -> None:
+        """Begin anew."""
+        if self._leaf is not None:
+            self._leaf.grad = None
+        for parameter in self.own:
+            parameter.grad = None
+
+    def _some(self) -> torch.Tensor:
+        return self.own[0]
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of each member."""
+        return self.own[0].shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the numbers."""
+        return self.own[0].dtype
+
+    def strides(self) -> tuple[int, ...]:
+        """How each member lies in memory."""
+        return self.own[0].stride()
+
+
+class ManyBuffer(Many):
+    """A buffer of each member; both forms are one memory, so that either may be written to."""
+
+    __slots__ = ("own",)
+
+    def __init__(self, group: Group, own: Sequence[torch.Tensor]) -> None:
+        super().__init__(group, joined(own), tuple(own))
+        self.own = tuple(own)
+
+    def rebind(self) -> None:
+        """Look for the members' tensors where they lie now."""
+        self._stacked = joined(self.own)
+
+    @property
+    def aliases_members(self) -> bool:
+        """Both forms are one memory."""
+        return True
+
+    def stacked(self) -> torch.Tensor:
+        """All members as one; a copy where they do not lie in rows."""
+        return stack(self.own) if self._stacked is None else self._stacked
+
+    def members(self) -> tuple[torch.Tensor, ...]:
+        """The members' own tensors."""
+        return self.own
+
+
+def _spacing(tensors: Sequence[torch.Tensor]) -> int | None:
+    """Bytes from each tensor to the next, where that is the same for all and they lie in one memory."""
+    home, start = tensors[0].untyped_storage().data_ptr(), tensors[0].data_ptr()
+    if len(tensors) == 1:
+        return tensors[0].numel() * tensors[0].element_size()
+    spacing = tensors[1].data_ptr() - start
+    for number, tensor in enumerate(tensors):
+        if tensor.untyped_storage().data_ptr() != home or tensor.data_ptr() != start + number * spacing:
+            return None
+    return spacing if spacing > 0 else None
+
+
+def _bind_on_device(lives: Sequence[LiveLearner]) -> None:
+    """Where the states are copies in the host's memory, each parameter and buffer is joined by itself."""
+    named = [dict(live.state.module_tensors()) for live in lives]
+    for name in named[0]:
+        tensors = [tensors[name] for tensors in named]
+        if tensors[0].is_contiguous() and joined(tensors) is None:
+            for tensor, place in zip(tensors, torch.stack([t.detach() for t in tensors]).unbind(0), strict=True):
+                tensor.data = place
