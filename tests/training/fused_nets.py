@@ -1,5 +1,6 @@
 """Groups of learners that are trained alone and in one pass, to be compared bit by bit."""
 
+import itertools
 from functools import partial
 
 import numpy as np
@@ -27,7 +28,7 @@ def learner(module, lr=1e-2, optimizer=torch.optim.AdamW, loss=cross_entropy, ba
 
 def mlp(*sizes, activation=nn.ReLU, rate=0.0):
     parts = []
-    for before, after in zip(sizes, sizes[1:], strict=False):
+    for before, after in itertools.pairwise(sizes):
         parts += [nn.Linear(before, after), activation(), nn.Dropout(rate)]
     return nn.Sequential(*parts[:-2])
 
