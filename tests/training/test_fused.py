@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cerebro.demo.posture import ConvLSTM
+from cerebro.training.devices import one_thread, set_threads
 from cerebro.training.fused import NotFusedError, bind_together, fused_train_visit
 from tests.training.fused_nets import (
     CLASSES,
@@ -30,6 +31,14 @@ OPTIMIZERS = {
     "amsgrad": lambda p, lr: torch.optim.AdamW(p, lr, amsgrad=True),
 }
 ACTIVATIONS = [nn.ReLU, nn.Tanh, nn.GELU, nn.Sigmoid, nn.LeakyReLU]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """As workers train: two threads compute other bits."""
+    before = one_thread()
+    yield
+    set_threads(before)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
@@ -140,7 +149,7 @@ SIGNALS = {
             nn.ReLU(inplace=True),
             nn.MaxPool1d(2),
             nn.Flatten(),
-            nn.LazyLinear(4),
+            nn.Linear(48, 4),
         ),
         optimizer=OPTIMIZERS["momentum"],
     ),

@@ -6,6 +6,7 @@ computed both ways from random numbers and compared. What differs is computed me
 """
 
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,10 +15,13 @@ import torch
 import torch.nn.functional as F
 
 from cerebro.training.fused.many import Group, Many
-from cerebro.training.fused.strides import stack
+from cerebro.training.fused.strides import part, stack
 
 Tensors = Sequence[torch.Tensor]
-_TRIALS = 2
+_SHARES = (1.0, 0.5, 0.1)
+"""The shares of numbers that are not zero in each trial: kernels differ in the sign of a product with zero."""
+_NUMBERS, _MOST_TRIALS = 1000, 60
+"""Numbers to compare: two kernels that add in different orders agree in many of them by chance."""
 
 
 class Case(NamedTuple):
@@ -26,6 +30,7 @@ class Case(NamedTuple):
     members: int
     input: tuple[int, ...]
     strides: tuple[int, ...]
+    offset: int
     weight: tuple[int, ...]
     is_shared: bool
     has_bias: bool
@@ -55,8 +60,9 @@ def linear(group: Group, function: Any, args: tuple[Any, ...], kwargs: Mapping[s
         return NotImplemented
     strides = value.stride() if is_shared else value.strides()
     case = Case(
-        group.size, value.shape, strides, weight.shape, is_shared, bias is not None, value.dtype, value.device,
-        torch.get_num_threads(), torch.get_float32_matmul_precision(),
+        members=group.size, input=value.shape, strides=strides, offset=_offset(value, is_shared), weight=weight.shape,
+        is_shared=is_shared, has_bias=bias is not None, dtype=value.dtype, device=value.device,
+        threads=torch.get_num_threads(), precision=torch.get_float32_matmul_precision(),
     )  # fmt: skip
     batched = _batched(case)
     if batched is None or value.dtype != weight.dtype or torch.is_autocast_enabled(value.device.type):
@@ -64,6 +70,11 @@ def linear(group: Group, function: Any, args: tuple[Any, ...], kwargs: Mapping[s
     rows = (value if is_shared else value.stacked()).flatten(0 if is_shared else 1, -2)
     output = _Linear.apply(rows, weight.stacked(), None if bias is None else bias.stacked(), batched)
     return Many(group, output.unflatten(1, value.shape[:-1]) if len(value.shape) > 2 else output)
+
+
+def _offset(value: Any, is_shared: bool) -> int:
+    """Bytes by which the first member lies behind a multiple of 64; the members of a tuple lie alike."""
+    return (value if is_shared else value.first()).data_ptr() % 64
 
 
 def _arguments(input: Any, weight: Any, bias: Any = None) -> tuple[Any, Any, Any]:
@@ -83,7 +94,7 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         (gradient,), (rows, weight), batched = gradients, ctx.saved_tensors, ctx.batched
         needs = ctx.needs_input_grad
-        plain = gradient.is_contiguous()
+        plain = gradient.is_contiguous() and gradient.data_ptr() % 64 == 0
         to_input = _to_input(gradient, weight, plain and batched.to_input) if needs[0] else None
         to_weight = _to_weight(gradient, rows, plain and batched.to_weight) if needs[1] else None
         to_bias = _to_bias(gradient, plain and batched.to_bias) if ctx.has_bias and needs[2] else None
@@ -92,8 +103,8 @@ class _Linear(torch.autograd.Function):
 
 def _output(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, batched: bool) -> torch.Tensor:
     if not batched:
-        biases = [None] * len(weight) if bias is None else bias.unbind(0)
-        return torch.stack(list(map(F.linear, _rows_of_each(rows, len(weight)), weight.unbind(0), biases)))
+        biases = [None] * len(weight) if bias is None else part(bias)
+        return torch.stack(list(map(F.linear, _rows_of_each(rows, len(weight)), part(weight), biases)))
     if rows.dim() == 2:
         rows = rows.expand(len(weight), *rows.shape)
     columns = weight.transpose(1, 2)
@@ -101,51 +112,53 @@ def _output(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None,
 
 
 def _to_input(gradient: torch.Tensor, weight: torch.Tensor, batched: bool) -> torch.Tensor:
-    return (
-        torch.bmm(gradient, weight)
-        if batched
-        else torch.stack(list(map(torch.mm, gradient.unbind(0), weight.unbind(0))))
-    )
+    if batched:
+        return torch.bmm(gradient, weight)
+    return torch.stack(list(map(torch.mm, part(gradient), part(weight))))
 
 
 def _to_weight(gradient: torch.Tensor, rows: torch.Tensor, batched: bool) -> torch.Tensor:
     """Contiguous: torch's fused optimizers do not look at the strides of a gradient."""
-    columns = gradient.transpose(1, 2)
     if batched:
-        return torch.bmm(columns, rows.expand(len(gradient), *rows.shape) if rows.dim() == 2 else rows)
-    return torch.stack(list(map(torch.mm, columns.unbind(0), _rows_of_each(rows, len(gradient)))))
+        rows = rows.expand(len(gradient), *rows.shape) if rows.dim() == 2 else rows
+        return torch.bmm(gradient.transpose(1, 2), rows)
+    columns = [member.t() for member in part(gradient)]
+    return torch.stack(list(map(torch.mm, columns, _rows_of_each(rows, len(gradient)))))
 
 
 def _to_bias(gradient: torch.Tensor, batched: bool) -> torch.Tensor:
-    return gradient.sum(1) if batched else torch.stack([member.sum(0) for member in gradient.unbind(0)])
+    return gradient.sum(1) if batched else torch.stack([member.sum(0) for member in part(gradient)])
 
 
 def _rows_of_each(rows: torch.Tensor, members: int) -> Tensors:
-    return rows.unbind(0) if rows.dim() == 3 else [rows] * members
+    return part(rows) if rows.dim() == 3 else [rows] * members
 
 
 @functools.cache
 def _batched(case: Case) -> Batched | None:
     """What may be computed at once; None if not even the products member by member are those of autograd."""
     generator = torch.Generator(case.device).manual_seed(len(case.input))
-    trials = [_trial(case, generator) for _ in range(_TRIALS)]
+    fewest = case.members * min(case.weight)
+    count = min(max(len(_SHARES), _NUMBERS // fewest), _MOST_TRIALS)
+    trials = [_trial(case, generator, share) for share in itertools.islice(itertools.cycle(_SHARES), count)]
     looped = [all(trial[False][part] for trial in trials) for part in range(4)]
     if not all(looped):
         return None
     return Batched(*(all(trial[True][part] for trial in trials) for part in range(4)))
 
 
-def _trial(case: Case, generator: torch.Generator) -> dict[bool, list[bool]]:
+def _trial(case: Case, generator: torch.Generator, share: float) -> dict[bool, list[bool]]:
     """For each way, which of output, gradient to input, to weight and to bias have the bits of each member alone."""
 
     def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator, device=case.device).to(case.dtype)
+        numbers = torch.randn(shape, generator=generator, device=case.device)
+        return (numbers * torch.empty_like(numbers).bernoulli_(share, generator=generator)).to(case.dtype)
 
     with torch.enable_grad():
         outputs, inputs = case.weight[0], case.weight[1]
         weight = _in_rows(draw(case.members, outputs, inputs))
         bias = _in_rows(draw(case.members, outputs)) if case.has_bias else None
-        values = [_laid_out(draw(*case.input), case.strides) for _ in range(1 if case.is_shared else case.members)]
+        values = [_laid_out(draw(*case.input), case) for _ in range(1 if case.is_shared else case.members)]
         gradient = draw(case.members, *case.input[:-1], outputs)
         alone = [
             _alone(values[0 if case.is_shared else k], weight[k], None if bias is None else bias[k], gradient[k])
@@ -164,10 +177,14 @@ def _trial(case: Case, generator: torch.Generator) -> dict[bool, list[bool]]:
                 None if bias is None else _to_bias(gradient, batched),
             )
             found[batched] = [
-                one is None or other is None or torch.equal(one, other.reshape(one.shape))
+                one is None or other is None or _same_bits(one, other)
                 for one, other in zip(parts, expected, strict=True)
             ]
     return found
+
+
+def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return torch.equal(*(tensor.contiguous().view(-1).view(torch.uint8) for tensor in (one, other)))
 
 
 def _alone(value: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, gradient: torch.Tensor) -> Any:
@@ -177,10 +194,11 @@ def _alone(value: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None,
     return [output.detach(), *found, *[None] * (3 - len(found))]
 
 
-def _laid_out(value: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
-    """The same numbers under these strides."""
+def _laid_out(value: torch.Tensor, case: Case) -> torch.Tensor:
+    """The same numbers where an input of this case lies."""
+    strides, offset = case.strides, case.offset // value.element_size()
     span = 1 + sum((length - 1) * stride for length, stride in zip(value.shape, strides, strict=True))
-    place = value.new_empty(span).as_strided(value.shape, strides)
+    place = value.new_empty(offset + span).as_strided(value.shape, strides, offset)
     once = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in strides)
     place[once] = value[once]
     return place

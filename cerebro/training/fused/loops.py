@@ -61,7 +61,8 @@ def is_random(function: Any) -> bool:
     """Whether a function may draw random numbers: as torch's own tags say, or unknown."""
     if isinstance(function, types.FunctionType):
         return function not in _SAFE
-    packet = getattr(torch.ops.aten, getattr(function, "__name__", ""), None)
+    name = getattr(function, "__name__", "")
+    packet = None if name.startswith("__") else getattr(torch.ops.aten, name, None)
     if packet is None:
         return False
     overloads = (getattr(packet, name) for name in packet.overloads())

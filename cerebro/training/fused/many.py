@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from cerebro.training.fused.loops import Members, each, is_in_place, is_shared_write
-from cerebro.training.fused.strides import NotFusedError, stack, unbind
+from cerebro.training.fused.strides import NotFusedError, are_aligned, part, stack, unbind
 
 Rule = Callable[["Group", Any, tuple[Any, ...], Mapping[str, Any]], Any]
 """Computes a torch function for all members at once, or gives NotImplemented: `rule(group, function, args, kwargs)`."""
@@ -113,7 +113,8 @@ class Many(Members):
     @property
     def aliases_members(self) -> bool:
         """Whether writing to the members writes to this value."""
-        return self._stacked is None or not (self.is_copy or self._stacked.requires_grad)
+        stacked = self._stacked
+        return stacked is None or not (self.is_copy or stacked.requires_grad or not are_aligned(stacked))
 
     def stacked(self) -> torch.Tensor:
         """All members as one tensor `[K, ...]`, in which each has the strides that it has alone.
@@ -136,6 +137,8 @@ class Many(Members):
         assert self._stacked is not None
         if self._stacked.requires_grad:  # anew for each use, so that their gradients add up in the order of use
             return unbind(self._stacked)
+        if not are_aligned(self._stacked):
+            return part(self._stacked)
         self._members = self._stacked.unbind(0)
         return self._members
 
@@ -195,6 +198,10 @@ class Many(Members):
 
     def __repr__(self) -> str:
         return f"Many({self.group.size} × {tuple(self.shape)})"
+
+    def first(self) -> torch.Tensor:
+        """A tensor that begins where the first member does."""
+        return self._some()
 
     def _some(self) -> torch.Tensor:
         if self._stacked is not None:

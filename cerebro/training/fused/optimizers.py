@@ -45,6 +45,7 @@ class Steps:
         self._parameters = parameters
         self._optimizers = [live.state.optimizer for live in lives]
         self._kernels = [_kernel_of(optimizer) for optimizer in self._optimizers]
+        self._are_aligned = None in self._kernels  # torch's own kernels do not look at where a gradient begins
         self._clips = [_clipped(live) for live in lives]
         self._schedules = [live.state.schedule for live in lives if live.state.schedule is not None]
         self._places = {id(own): place for place, value in enumerate(parameters) for own in value.own}
@@ -62,7 +63,7 @@ class Steps:
 
     def step(self) -> bool:
         """One step of every member; gives whether optimizers made tensors, so that states lie elsewhere now."""
-        gradients = [parameter.gradients() for parameter in self._parameters]
+        gradients = [parameter.gradients(self._are_aligned) for parameter in self._parameters]
         self._sort(gradients)
         self._clip(gradients)
         for member in self._alone:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from cerebro.training.fused.many import Group, Many
-from cerebro.training.fused.strides import stack, unbind
+from cerebro.training.fused.strides import part, stack, unbind
 from cerebro.training.learners import LiveLearner
 
 
@@ -88,8 +88,8 @@ class ManyParameter(Many):
         """The members' own, outside of any graph."""
         return Many(self.group, None, self.own)
 
-    def gradients(self) -> tuple[torch.Tensor | None, ...]:
-        """The gradient of each member, as its optimizer would find it: none, or contiguous where the parameter is."""
+    def gradients(self, aligned: bool) -> tuple[torch.Tensor | None, ...]:
+        """The gradient of each member, contiguous where the parameter is; if `aligned`, where it would lie alone."""
         if not self._as_one:
             return tuple([parameter.grad for parameter in self.own])
         assert self._leaf is not None
@@ -97,7 +97,7 @@ class ManyParameter(Many):
         if gradient is None:
             return (None,) * self.group.size
         assert gradient.is_contiguous(), "fused optimizers do not look at strides"
-        return gradient.unbind(0)
+        return part(gradient) if aligned else gradient.unbind(0)
 
     def forget_gradients(self) -> None:
         """Begin anew."""
