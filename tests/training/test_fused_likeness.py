@@ -5,7 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import cerebro
 from cerebro.training.fused import why_not_fused
+from cerebro.training.fused.likeness import difference
 from tests.training.fused_nets import CLASSES, learner, lives, mlp
 
 
@@ -66,6 +68,14 @@ REASONS = {
 @pytest.mark.parametrize("reason", REASONS)
 def test_what_a_pass_cannot_share_is_named(reason):
     assert why_not_fused(lives(REASONS[reason], 2)) == reason
+
+
+def test_equal_metrics_and_losses_of_different_builds_are_measured_once():
+    def build(k):
+        return cerebro.metrics.accuracy("y"), lambda m, b, weight=0.5: weight * F.cross_entropy(m(b["x"]), b["y"])
+
+    assert difference(build(0), build(1)) is None
+    assert difference(cerebro.metrics.accuracy("y"), cerebro.metrics.accuracy("z"), "metric") == "metric.label"
 
 
 def test_what_each_member_has_for_itself_may_differ():

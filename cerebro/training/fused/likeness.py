@@ -176,7 +176,7 @@ def _difference_inside(one: Any, other: Any, path: str, met: Alike) -> str | Non
     if isinstance(one, types.MethodType):
         return _difference((one.__func__, one.__self__), (other.__func__, other.__self__), path, met)
     state = getattr(one, "__dict__", None)
-    if state is None or (hasattr(type(one), "__slots__") and not isinstance(one, nn.Module)):
+    if state is None or any(vars(kind).get("__slots__") for kind in type(one).__mro__):
         return path
     return _difference(state, vars(other), path, met)
 
