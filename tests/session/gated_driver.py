@@ -64,4 +64,4 @@ def _hear(pipe: str) -> None:
 if __name__ == "__main__":
     name, shards, store, says, hears = sys.argv[1:]
     engine = "local" if says == "-" else "inline"
-    experiment(name, shards, says, hears).fit(engine=engine, workers=1, store=store, progress=False)
+    experiment(name, shards, says, hears).fit(engine=engine, workers=1, store=store, progress=False, fuse=False)

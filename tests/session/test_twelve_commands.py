@@ -122,18 +122,18 @@ def scenario(shards: Path, store: Path, gate: Gate, give: Callable[[Said, Path],
         "steered", data=shards, build=build, search=search, epochs=3, metric="accuracy", mode="max"
     )
     gate.opened.set()
-    experiment.fit(engine="inline", workers=1, store=store, progress=False, budget="epochs=4")
+    experiment.fit(engine="inline", workers=1, store=store, progress=False, fuse=False, budget="epochs=4")
     refused = [give(said, store) for said in WHILE_NOBODY_RUNS]
     gate.opened.clear()
     gate.reached.clear()
-    running = experiment.start(engine="inline", workers=1, store=store, progress=False)
+    running = experiment.start(engine="inline", workers=1, store=store, progress=False, fuse=False)
     assert gate.reached.wait(60)
     next(event for event in running.watch(timeout=60, after=0) if event["body"].get("note") == "overfits")
     refused += [give(said, store) for said in WHILE_A_UNIT_RUNS]
     gate.opened.set()
     running.wait()
     refused += [give(said, store) for said in AFTER_THE_END]
-    result = experiment.fit(engine="inline", workers=1, store=store, progress=False)
+    result = experiment.fit(engine="inline", workers=1, store=store, progress=False, fuse=False)
     with closing(result.folder.reader()) as reader:
         commands = [(row["command"], row["actor"]) for row in reader.rows("commands", order="seq")]
     return refused, logged(running), commands, list(map(untimed, result.leaderboard()))
