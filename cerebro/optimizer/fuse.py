@@ -4,9 +4,9 @@ Groups are as many as the workers can share evenly. A pass is one unit of work, 
 workers idle: whether that costs more than the pass gains is for the planner to see, who plays both plans through.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from cerebro.plan.cost import Profile
+from cerebro.plan.cost import Profile, Together
 from cerebro.plan.fusing import Fused, Fusing, group_name
 
 GAIN_MIN = 1.1
@@ -46,21 +46,12 @@ def passes(models: int, state_bytes: int, workers: int) -> int:
     return min(models, -(-needed // workers) * workers)
 
 
-def fuse(
-    profiles: Mapping[str, Profile],
-    repeats: Mapping[str, int],
-    workers: int,
-    signatures: Sequence[str] | None = None,
-) -> Fusing:
-    """The groups that gain enough; only those of `signatures`, where they are given."""
+def fuse(profiles: Mapping[str, Profile], repeats: Mapping[str, int], workers: int) -> Fusing:
+    """The groups that gain enough."""
     groups, by_signature = dict[str, str](), dict[str, Fused]()
     for signature, found in candidates(profiles, repeats, workers).items():
         together = profiles[found[0][0]].together
-        if (
-            together is None
-            or not pays(profiles[found[0][0]])
-            or (signatures is not None and signature not in signatures)
-        ):
+        if together is None or not pays(together):
             continue
         per_repeat: dict[int, int] = {}
         for models in found:
@@ -71,22 +62,9 @@ def fuse(
     return Fusing(groups, by_signature)
 
 
-def pays(profile: Profile) -> bool:
+def pays(together: Together) -> bool:
     """Whether the pilot found that models of this kind gain by going together."""
-    together = profile.together
-    return together is not None and not together.why_not and together.train_gain >= GAIN_MIN
-
-
-def why_not(profile: Profile) -> str:
-    """Why models of this kind are trained alone, as far as it is known."""
-    together = profile.together
-    if profile.train_batch_seconds > BATCH_SECONDS_MAX:
-        return f"a batch takes over {BATCH_SECONDS_MAX * 1000:g} ms: there is nothing to be saved"
-    if together is None:
-        return ""
-    if together.why_not:
-        return together.why_not
-    return "" if pays(profile) else f"{together.models} together are {together.train_gain:.2f} × as fast"
+    return not together.why_not and together.train_gain >= GAIN_MIN
 
 
 def _may_gain(profile: Profile) -> bool:

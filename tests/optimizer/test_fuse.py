@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from cerebro.optimizer import fuse as optimizer
-from cerebro.optimizer.fuse import MODELS_MAX, STATE_BYTES_MAX, candidates, fuse, passes, pays, why_not
+from cerebro.optimizer.fuse import MODELS_MAX, STATE_BYTES_MAX, candidates, fuse, passes, pays
 from cerebro.plan.cost import Derivation, Profile, Together
+from cerebro.plan.fusing import Fusing
 from cerebro.plan.workload import Chain
 
 SMALL = Profile(
@@ -65,18 +66,20 @@ def test_some_models_are_not_even_tried_together(profile):
 
 
 @pytest.mark.parametrize(
-    ("together", "told"),
+    ("together", "gains"),
     [
-        (Together(4, train_gain=1.05), "4 together are 1.05 × as fast"),
-        (Together(4, why_not="they draw other numbers"), "they draw other numbers"),
-        (Together(4, train_gain=3.0), ""),
-        (None, ""),
+        (Together(4, train_gain=1.05), False),
+        (Together(4, why_not="they draw other numbers", train_gain=3.0), False),
+        (Together(4, train_gain=3.0), True),
     ],
 )
-def test_what_does_not_pay_says_why(together, told):
-    profile = replace(SMALL, together=together)
-    assert why_not(profile) == told
-    assert pays(profile) == (together is not None and not told)
+def test_what_gains_little_or_has_other_bits_does_not_pay(together, gains):
+    assert pays(together) == gains
+    assert bool(fuse(models(4, replace(SMALL, together=together)), {}, workers=1).groups) == gains
+
+
+def test_what_was_not_tried_together_goes_alone():
+    assert fuse(models(4, replace(SMALL, together=None)), {}, workers=1) == Fusing()
 
 
 def test_a_chain_in_a_group_costs_its_share_and_a_newcomer_joins_its_like():
