@@ -21,7 +21,7 @@ HEAVY = {"duckdb", "numpy", "pandas", "pyarrow", "pydantic", "ray", "rich", "saf
 
 def texts() -> list[Path]:
     """Every file that people wrote: those at the root and those in the folders of the project."""
-    found = [path for path in ROOT.iterdir() if path.is_file()]
+    found = [path for path in ROOT.iterdir() if path.is_file() and path.name != ".git"]
     for folder in FOLDERS:
         found += (path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return sorted(path for path in found if path.suffix in SUFFIXES)
