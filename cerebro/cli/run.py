@@ -65,13 +65,14 @@ def explain(
     file: File,
     options: RunOptions,
     stage: Annotated[str, typer.Option(help="logical, physical or actual.")] = "physical",
+    why: Annotated[bool, typer.Option("--why", help="Show what was weighed, and why not the others.")] = False,
     json: Json = False,
 ) -> None:
     """Show the plan and what it will cost; nothing is trained."""
     from cerebro.session.source import load_experiment
 
     experiment = load_experiment(file)
-    text = experiment.explain(stage, **asdict(options))
+    text = experiment.explain(stage, why=why, **asdict(options))
     typer.echo(json_text.dumps({"stage": stage, "plan": text.splitlines()}) if json else text)
 
 

@@ -17,4 +17,4 @@ def fused_hop(hop: Hop, fusing: Fusing, profiles: Mapping[str, Profile], repeats
         replace(group, passes=len({fusing.groups[model] for model in group.configs if model in fusing.groups}))
         for group in hop.groups
     )
-    return replace(hop, groups=groups, workload=replace(hop.workload, chains=chains))
+    return replace(hop, groups=groups, workload=replace(hop.workload, chains=chains), fusing=fusing)

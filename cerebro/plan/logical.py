@@ -32,6 +32,8 @@ class Train(Node):
     order: str
     seed: int
     scan: Scan
+    derived: tuple[Node, ...] = ()
+    """Columns that are derived of those of the dataset, as the optimizer comes by them."""
 
     def label(self) -> str:
         varying = ", ".join(varying_names(list(self.configs.values())))
@@ -42,7 +44,7 @@ class Train(Node):
         )
 
     def children(self) -> tuple[Node, ...]:
-        return (self.scan,)
+        return (*self.derived, self.scan)
 
 
 @dataclass(frozen=True)

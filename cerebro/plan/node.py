@@ -13,6 +13,10 @@ class Node(ABC):
     def label(self) -> str:
         """What the step does, in one line."""
 
+    def note(self) -> str:
+        """What is known of it beside that: costs, and what a pilot found."""
+        return ""
+
     def children(self) -> tuple["Node", ...]:
         """The steps that this one builds on."""
         return ()

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cerebro.plan.considered import Considered
 from cerebro.plan.cost import Cost, Profile
 from cerebro.plan.features import Features
 from cerebro.plan.fusing import Fusing
-from cerebro.plan.logical import varying_names
+from cerebro.plan.logical import Select, varying_names
 from cerebro.plan.node import Node
 from cerebro.plan.workload import Workload
 from cerebro.quantities import bytes_text, count_text, seconds_text
@@ -25,12 +26,15 @@ class TrainGroup(Node):
     """Into how many passes the models are shared out; 0: each is trained alone."""
 
     def label(self) -> str:
-        configs = list(self.configs.values())
-        varying = ", ".join(varying_names(configs))
-        shared = ", ".join(f"{name}={configs[0][name]}" for name in self.told_apart_by if name in configs[0])
-        architecture = self.profile.architecture + (f"({shared})" if shared else "")
+        varying = ", ".join(varying_names(list(self.configs.values())))
         verb = "Fuse " if self.passes else "Train"
-        return f"{verb}  {len(configs)} × {architecture}" + (f" {{{varying}}}" if varying else "")
+        return f"{verb}  {self.kind()}" + (f" {{{varying}}}" if varying else "")
+
+    def kind(self) -> str:
+        """How many models of what: `8 × MLP(width=16)`."""
+        first = next(iter(self.configs.values()))
+        shared = ", ".join(f"{name}={first[name]}" for name in self.told_apart_by if name in first)
+        return f"{len(self.configs)} × {self.profile.architecture}" + (f"({shared})" if shared else "")
 
     def note(self) -> str:
         """What the pilot found."""
@@ -61,6 +65,13 @@ class Materialize(Node):
     """What is done about the others: `Share` or `Recompute`."""
     seconds: float
     recompute_seconds: float
+    key: str
+    """Equal where the computation is the same."""
+    stored: tuple[tuple[str, int], ...]
+    """The split and the index of each shard for which it is stored."""
+    unstored_bytes: float
+    visit_row_seconds: float
+    """What a row costs on each visit: all seconds, spread evenly over the visits."""
 
     def label(self) -> str:
         verb = "Materialize" if self.stored_share else self.otherwise
@@ -96,7 +107,10 @@ class Hop(Node):
     policy: str
     order: str
     engine: str
-    derived: tuple[Materialize | InBatch, ...] = ()
+    derived: tuple[Node, ...] = ()
+    """What is done about derived columns: `Materialize` and `InBatch`."""
+    fusing: Fusing = field(default_factory=Fusing)
+    """Which models make their visits in one pass."""
 
     def label(self) -> str:
         chain = self.workload.chains[0]
@@ -117,12 +131,14 @@ class Hop(Node):
 class PhysicalPlan:
     """A plan that can be run."""
 
-    root: Node
+    root: Select
     hop: Hop
     cost: Cost
     lower_bound_seconds: float
     """No schedule of these units can be shorter."""
-    features: Features = field(default_factory=Features)
+    features: Features
     """What workers do about derived columns."""
-    fusing: Fusing = field(default_factory=Fusing)
-    """Which models make their visits in one pass."""
+    rewritten: Select
+    """The logical plan, as the optimizer has rewritten it before it was cut into units."""
+    considered: tuple[Considered, ...] = ()
+    """What the optimizer has weighed."""

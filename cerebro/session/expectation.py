@@ -8,10 +8,10 @@ from cerebro.control.steering import Steering
 from cerebro.ids import digest
 from cerebro.messages import Ruling
 from cerebro.operators.hop import Goal
+from cerebro.optimizer.given import Work
 from cerebro.plan.cost import Profile
 from cerebro.plan.workload import Done
 from cerebro.session.declaration import Declaration
-from cerebro.session.planning import Work
 from cerebro.session.steering import likest
 
 _RESULTS_MAX = 100_000

@@ -11,17 +11,19 @@ from cerebro.execution.engine import Engine
 from cerebro.execution.forecast import Forecast, forecast
 from cerebro.execution.policies import DEFAULT_POLICY, POLICIES
 from cerebro.execution.profiler import Profiler
+from cerebro.optimizer.given import Means
 from cerebro.plan.cost import Profile
+from cerebro.plan.explain import physical_text, why_text
 from cerebro.plan.features import Features
 from cerebro.plan.node import tree
 from cerebro.session.declaration import Declaration, check_same, declare
-from cerebro.session.deriving import as_features
 from cerebro.session.display import make_display
 from cerebro.session.expectation import expected_work
 from cerebro.session.handle import Handle, start
 from cerebro.session.pilot import pilot, remembered_profiles
-from cerebro.session.planning import Means, actual_text, fits_text, physical_text, plan
+from cerebro.session.planning import actual_text, fits_text, plan
 from cerebro.session.result import Result
+from cerebro.session.room import as_features
 from cerebro.session.run import INTERRUPTED, Run
 from cerebro.spec.budget import Budget, as_budget
 from cerebro.spec.experiment import ExperimentSpec
@@ -106,10 +108,12 @@ class Experiment(ExperimentSpec):
         fuse: bool = True,
         store: StorePath = None,
         budget: Budget | str | None = None,
+        why: bool = False,
     ) -> str:
         """The plan as a tree: `logical` (what), `physical` (how, with estimates), `actual` (estimates beside measures).
 
-        Nothing is trained. For the estimates a few batches of each architecture are run once, and remembered.
+        Nothing is trained. For the estimates a few batches of each architecture are run once, and remembered. `why`
+        adds what the optimizer has weighed: a line for each alternative, with its price or why it is not possible.
 
         Raises:
             CerebroError: the experiment cannot be planned, with the reason.
@@ -124,7 +128,8 @@ class Experiment(ExperimentSpec):
         physical, policy_used = plan(declaration, expected_work(declaration, profiles), means)
         if stage == "physical":
             spend = as_budget(budget) or self.budget
-            return physical_text(physical) + (f"\n{fits_text(spend, physical, policy_used)}" if spend else "")
+            text = physical_text(physical) + (f"\n{fits_text(spend, physical, policy_used)}" if spend else "")
+            return f"{text}\n\n{why_text(physical)}" if why else text
         with closing(Store(store).experiment(self.name).reader()) as reader:
             check_same(declaration.identity, reader.experiment()["spec"], Store(store).experiment(self.name).path)
             if not reader.units():

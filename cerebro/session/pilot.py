@@ -10,10 +10,10 @@ from typing import Any
 from cerebro.errors import ModelError, SpecError
 from cerebro.execution.profiler import PilotReport, Profiler, as_profile
 from cerebro.messages import PilotFailed
-from cerebro.optimizer.fuse import candidates
+from cerebro.optimizer.rules.fuse import candidates
 from cerebro.plan.cost import Profile
 from cerebro.session.declaration import Declaration
-from cerebro.session.planning import can_fuse
+from cerebro.session.planning import why_apart
 from cerebro.storage.store import Store
 
 
@@ -57,7 +57,7 @@ def _tried_together(
     declaration: Declaration, profiler: Profiler, profiles: Mapping[str, Profile]
 ) -> dict[str, Profile]:
     """The profiles, with what is gained by training models of equal signature in one pass."""
-    if not can_fuse(declaration):
+    if why_apart(declaration):
         return dict(profiles)
     found = candidates(profiles, declaration.repeats, len(profiler.workers))
     tried = profiler.run_together([groups[0] for groups in found.values()], profiles)

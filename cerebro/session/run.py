@@ -18,6 +18,7 @@ from cerebro.execution.recorder import Lineage, Newcomers, Origin, Recorder
 from cerebro.execution.resume import Finish, Resumption
 from cerebro.execution.scheduler import Scheduler
 from cerebro.ids import canonical_json, digest
+from cerebro.optimizer.given import Means, Work
 from cerebro.plan.cost import Profile
 from cerebro.plan.program import Member, Program
 from cerebro.session.declaration import Declaration, check_same
@@ -27,7 +28,7 @@ from cerebro.session.interrupts import interruptible, quick_turns
 from cerebro.session.members import member_in, members_in, start_of
 from cerebro.session.numerics import check_fingerprint, common_fingerprint
 from cerebro.session.pilot import pilot
-from cerebro.session.planning import Means, Work, plan, plan_record
+from cerebro.session.planning import plan, plan_record
 from cerebro.session.recall import recall
 from cerebro.session.recovery import ENDED, note_torn_log, resume, torn_catalog_log
 from cerebro.session.steering import RunSteering, earlier_visits
@@ -155,7 +156,7 @@ class Run:
             return True
         physical, policy = plan(self.declaration, work, self.means)
         ready.engine.prefer(physical.features)
-        steps = course.in_groups(steps, physical.fusing)
+        steps = course.in_groups(steps, physical.hop.fusing)
         with catalog.transaction():
             catalog.set_experiment(plan=canonical_json(plan_record(physical, work.profiles)))
         scheduler = Scheduler(physical.hop.workload, policy)

@@ -15,6 +15,7 @@ from cerebro.execution.meter import Meter
 from cerebro.execution.resume import Finish, Resumption
 from cerebro.messages import Event, Ruling, Unit, UnitFailed, UnitFinished
 from cerebro.operators.hop import Goal, chain
+from cerebro.optimizer.given import Work
 from cerebro.plan.cost import Profile
 from cerebro.plan.fusing import Fusing
 from cerebro.plan.program import Ancestor, member_of
@@ -22,7 +23,6 @@ from cerebro.plan.workload import Assign, Chain, Change, Done, Hold
 from cerebro.quantities import count_text
 from cerebro.session.declaration import Declaration
 from cerebro.session.members import member_in, start_of
-from cerebro.session.planning import Work
 from cerebro.storage.catalog import CatalogReader, UnitRow
 from cerebro.storage.inbox import Inbox
 from cerebro.storage.store import ExperimentFolder

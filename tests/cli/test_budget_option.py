@@ -66,7 +66,7 @@ def test_run_and_explain_take_the_same_options(declared: Declared):
     )
     invoke("run", "file.py", *given, "--budget", "time=2h,epochs=40", "--json")
     invoke("explain", "file.py", *given, "--budget", "time=2h,epochs=40", "--stage", "logical")
-    assert declared.asked == [("fit", options), ("logical", options)]
+    assert declared.asked == [("fit", options), ("logical", {**options, "why": False})]
 
 
 def test_without_options_both_say_what_the_defaults_are(declared: Declared):
@@ -76,7 +76,7 @@ def test_without_options_both_say_what_the_defaults_are(declared: Declared):
         "plan": ["Select", "└─ Hop"],
     }
     assert invoke("run", "file.py", "--json").stdout == "[]\n"
-    assert declared.asked == [("physical", defaults), ("fit", defaults)]
+    assert declared.asked == [("physical", {**defaults, "why": False}), ("fit", defaults)]
 
 
 @pytest.mark.parametrize("command", ["run", "explain"])

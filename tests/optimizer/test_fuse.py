@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from cerebro.optimizer import fuse as optimizer
-from cerebro.optimizer.fuse import MODELS_MAX, STATE_BYTES_MAX, candidates, fuse, passes, pays
+from cerebro.optimizer.rules import fuse as rule
+from cerebro.optimizer.rules.fuse import MODELS_MAX, STATE_BYTES_MAX, candidates, fusing, passes, pays
 from cerebro.plan.cost import Derivation, Profile, Together
 from cerebro.plan.fusing import Fusing
 from cerebro.plan.workload import Chain
@@ -39,14 +39,14 @@ def test_models_are_shared_out_among_as_many_passes_as_keep_the_workers_busy(cou
 
 
 def test_every_model_is_in_one_group_with_its_like():
-    found = fuse({**models(8), **models(4, WIDE, first=9)}, {}, workers=2)
+    found = fusing({**models(8), **models(4, WIDE, first=9)}, {}, workers=2)
     assert sorted(found.groups) == [f"m{number:03d}" for number in range(1, 9)]  # the wide ones gain too little
     assert len(set(found.groups.values())) == 2
     assert list(found.by_signature) == ["net"]
 
 
 def test_repeats_see_other_batches_and_go_apart():
-    found = fuse(models(4), {"m002": 1, "m004": 1}, workers=1).groups
+    found = fusing(models(4), {"m002": 1, "m004": 1}, workers=1).groups
     assert found["m001"] == found["m003"] != found["m002"] == found["m004"]
 
 
@@ -55,14 +55,14 @@ def test_repeats_see_other_batches_and_go_apart():
     [
         replace(SMALL, impure_tensor="module/weight"),
         replace(SMALL, derived=(Derivation("key", "backbone"),)),
-        replace(SMALL, train_batch_seconds=optimizer.BATCH_SECONDS_MAX * 2),
+        replace(SMALL, train_batch_seconds=rule.BATCH_SECONDS_MAX * 2),
         replace(SMALL, train_batch_seconds=0.0),
     ],
     ids=["impure", "derives columns", "large", "not timed"],
 )
 def test_some_models_are_not_even_tried_together(profile):
     assert candidates(models(4, profile), {}, workers=1) == {}
-    assert fuse(models(4, profile), {}, workers=1).groups == {}
+    assert fusing(models(4, profile), {}, workers=1).groups == {}
 
 
 @pytest.mark.parametrize(
@@ -75,17 +75,17 @@ def test_some_models_are_not_even_tried_together(profile):
 )
 def test_what_gains_little_or_has_other_bits_does_not_pay(together, gains):
     assert pays(together) == gains
-    assert bool(fuse(models(4, replace(SMALL, together=together)), {}, workers=1).groups) == gains
+    assert bool(fusing(models(4, replace(SMALL, together=together)), {}, workers=1).groups) == gains
 
 
 def test_what_was_not_tried_together_goes_alone():
-    assert fuse(models(4, replace(SMALL, together=None)), {}, workers=1) == Fusing()
+    assert fusing(models(4, replace(SMALL, together=None)), {}, workers=1) == Fusing()
 
 
 def test_a_chain_in_a_group_costs_its_share_and_a_newcomer_joins_its_like():
-    fusing = fuse(models(4), {}, workers=2)
+    found = fusing(models(4), {}, workers=2)
     chain = Chain("m001", 2, (1.0, 2.0), (3.0,), None)
-    known = fusing.chain(chain, SMALL)
-    assert (known.train_seconds, known.valid_seconds, known.group) == ((0.5, 1.0), (2.0,), fusing.groups["m001"])
-    assert fusing.chain(replace(chain, model="m007"), SMALL).group in fusing.groups.values()
-    assert fusing.chain(chain, WIDE) == chain
+    known = found.chain(chain, SMALL)
+    assert (known.train_seconds, known.valid_seconds, known.group) == ((0.5, 1.0), (2.0,), found.groups["m001"])
+    assert found.chain(replace(chain, model="m007"), SMALL).group in found.groups.values()
+    assert found.chain(chain, WIDE) == chain

@@ -1,0 +1,70 @@
+"""What a plan costs: its schedule played through on a virtual clock, its memory, and the bytes that move."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from cerebro.execution.forecast import Forecast, forecast
+from cerebro.execution.policies import make_policy
+from cerebro.execution.policy import Policy
+from cerebro.operators.hop import moved_bytes
+from cerebro.optimizer.given import Given
+from cerebro.optimizer.rules.hop import hopped
+from cerebro.plan.cost import Cost
+from cerebro.plan.logical import Select
+from cerebro.plan.physical import Hop, Materialize
+
+WORKER_BYTES = 300 << 20
+"""What a worker needs before it holds any model: Python and torch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """A tree, and what it comes to."""
+
+    root: Select
+    """As it was given; where it was not cut into units yet, the price is that of plain hopping."""
+    hop: Hop
+    policy: Policy
+    expected: Forecast
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What trees come to; each is played through once."""
+
+    given: Given
+    _known: dict[int, Priced] = field(default_factory=dict[int, Priced])
+
+    def of(self, root: Select) -> Priced:
+        """What a tree comes to."""
+        known = self._known.get(id(root))
+        if known is None:  # what is known holds its tree, so that nothing else has the same id
+            known = self._known[id(root)] = price(root, self.given)
+        return known
+
+
+def price(root: Select, given: Given) -> Priced:
+    """Play a tree through."""
+    hop = root.train if isinstance(root.train, Hop) else hopped(root, given)
+    policy = make_policy(hop.policy, hop.workload, given.seed)
+    expected = forecast(hop.workload, policy)
+    cost = Cost(expected.makespan_seconds, peak_bytes(hop, given), moved_bytes(hop))
+    return Priced(root, hop, policy, expected, cost)
+
+
+def peak_bytes(hop: Hop, given: Given) -> int:
+    """The workers at their pilots' peak, each with the states of a pass; and the present state of every model."""
+    profiles, workers = given.work.profiles, hop.workload.workers
+    peak = max((profile.peak_bytes for profile in profiles.values()), default=0) or WORKER_BYTES
+    passes = Counter[str]()
+    for chain in hop.workload.chains:
+        passes[chain.group or chain.model] += profiles[chain.model].state_bytes
+    return workers * (peak + max(passes.values(), default=0) + _kept_bytes(hop, given)) + sum(passes.values())
+
+
+def _kept_bytes(hop: Hop, given: Given) -> int:
+    """What each worker keeps of derived columns in memory: what is not stored, as far as there is room for it."""
+    nodes = (node for node in hop.derived if isinstance(node, Materialize) and node.otherwise == "Share")
+    unstored = sum(node.unstored_bytes for node in nodes)
+    return round(min(given.means.features.memory_bytes, unstored))

@@ -1,0 +1,27 @@
+"""Plans as text: what `explain` shows."""
+
+from cerebro.plan.considered import considered_text
+from cerebro.plan.cost import Cost
+from cerebro.plan.node import Node, tree
+from cerebro.plan.physical import PhysicalPlan
+from cerebro.quantities import seconds_text
+
+
+def physical_text(physical: PhysicalPlan, actual: Cost | None = None) -> str:
+    """The physical plan as a tree with its estimates, and beside that of the root what it was in the end."""
+
+    def note(node: Node) -> str:
+        if node is physical.root:
+            measured = f"   |   {actual.text('actual')}" if actual else ""
+            return physical.cost.text("est") + measured
+        if node is physical.hop:
+            hop = physical.hop
+            return f"order {hop.order}, {hop.policy}; at best {seconds_text(physical.lower_bound_seconds)}"
+        return node.note()
+
+    return tree(physical.root, note)
+
+
+def why_text(physical: PhysicalPlan) -> str:
+    """What the optimizer has weighed, one alternative a line."""
+    return considered_text(physical.considered)
