@@ -42,6 +42,14 @@ DECLARATIONS = {
         {"name": "My Run"},
         "Experiment.name: 'My Run' is not a name: use 1 to 64 of the characters a-z, 0-9 and '-'",
     ),
+    "a precision of another name": (
+        {"precision": "half"},
+        "Experiment.precision: 'half' is not one of float32, bf16",
+    ),
+    "an exactness that is a word": (
+        {"exact": "no"},
+        "Experiment.exact: 'no' is not True or False",
+    ),
     "a name that is a path": (
         {"name": "../x"},
         "Experiment.name: '../x' is not a name: use 1 to 64 of the characters a-z, 0-9 and '-'",

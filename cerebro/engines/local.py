@@ -128,11 +128,10 @@ class LocalEngine(Engine):
         worker = _Worker(number, server, pid, channel, starts, dict(program.members))
         self._workers[number] = worker
         self._selector.register(channel, selectors.EVENT_READ, worker)
-        shared = {"seed": program.seed, "independent": program.independent, "device": program.device}
         members = {model: member.as_json() for model, member in program.members.items()}
         device = f"cuda:{number}" if program.device == "cuda" else program.device
         setup = {
-            "worker": number, "device": device, "data": str(program.data.resolve()), "program": shared,
+            "worker": number, "device": device, "data": str(program.data.resolve()), "program": program.settings,
             "members": members, "sys_path": sys.path, "folder": os.getcwd(),
         }  # fmt: skip
         try:

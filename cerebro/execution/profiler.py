@@ -11,7 +11,7 @@ from cerebro.execution.deadlines import Deadlines
 from cerebro.execution.engine import Engine
 from cerebro.execution.scheduler import DEATHS_MAX
 from cerebro.messages import Event, Pilot, Piloted, PilotFailed, WorkerJoined, WorkerLost
-from cerebro.plan.cost import Derivation, Profile, Together
+from cerebro.plan.cost import Derivation, Profile, Rewrite, Together
 
 BATCHES = 3
 """Batches that a pilot times; they are run twice, which also shows whether the user's code is deterministic."""
@@ -185,7 +185,8 @@ def as_profile(values: Mapping[str, Any]) -> Profile:
     """The profile that a worker sent, or that was remembered, as JSON."""
     derived = tuple(Derivation(**part) for part in values.get("derived", ()))
     together = Together(**values["together"]) if values.get("together") else None
+    rewrites = tuple(Rewrite(**rewrite) for rewrite in values.get("rewrites", ()))
     fields: dict[str, Any] = {
-        **values, "metrics": tuple(values["metrics"]), "derived": derived, "together": together,
+        **values, "metrics": tuple(values["metrics"]), "derived": derived, "together": together, "rewrites": rewrites,
     }  # fmt: skip
     return Profile(**fields)

@@ -47,6 +47,20 @@ class Together:
 
 
 @dataclass(frozen=True, slots=True)
+class Rewrite:
+    """What a pilot says of another way to compute the same steps, against the reference."""
+
+    name: str
+    gain: float
+    """How many times as fast a batch is."""
+    deviation: float
+    """After the pilot's steps, the largest difference of a parameter's elements, relative to its largest element."""
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.gain:.2f} × as fast, deviation {self.deviation:.0e}"
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """What a pilot of a few batches says of one architecture."""
 
@@ -69,6 +83,8 @@ class Profile:
     """What it derives; the seconds of a batch are those of the rest."""
     derived_row_seconds: float = 0.0
     """What that costs a row of a visit, as it is planned to be done."""
+    rewrites: tuple[Rewrite, ...] = ()
+    """Other ways to compute its steps that were tried: what bf16 comes to, where that was asked for."""
     together: Together | None = None
     """What is gained by training several models of this signature in one pass, if that was tried."""
 

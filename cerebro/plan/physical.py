@@ -43,9 +43,11 @@ class TrainGroup(Node):
         if self.passes and profile.together is not None:
             size = -(-len(self.configs) // self.passes)
             fused = f"one pass for {size}, {profile.together.train_gain:.1f} × as fast   "
+        rewritten = "".join(f"{rewrite}   " for rewrite in profile.rewrites)
         return (
-            f"{fused}{profile.parameters:,} parameters   {seconds_text(profile.train_batch_seconds)} a batch of "
-            f"{profile.batch_size}   state {bytes_text(profile.state_bytes)}   {profile.optimizer}"
+            f"{fused}{rewritten}{profile.parameters:,} parameters   "
+            f"{seconds_text(profile.train_batch_seconds)} a batch of {profile.batch_size}   "
+            f"state {bytes_text(profile.state_bytes)}   {profile.optimizer}"
         )
 
 

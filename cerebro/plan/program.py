@@ -72,3 +72,12 @@ class Program:
     independent: bool = False
     device: str = "cpu"
     """`cpu`, or `cuda` for one worker per GPU."""
+    exact: bool = True
+    """Whether how steps are computed must not change a bit."""
+    precision: str = "float32"
+    """`float32`, or `bf16` for autocast."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is neither code, data nor models."""
+        return {name: getattr(self, name) for name in ("seed", "independent", "device", "exact", "precision")}

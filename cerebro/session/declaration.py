@@ -11,7 +11,7 @@ from cerebro.errors import SpecError, StoreError
 from cerebro.ids import digest
 from cerebro.messages import Ruling
 from cerebro.plan.logical import Scan, Select, Train
-from cerebro.plan.program import Member, member_of
+from cerebro.plan.program import Member, Program, member_of
 from cerebro.spec.code import code_parts
 from cerebro.spec.experiment import ExperimentSpec
 from cerebro.storage.dataset import Dataset, open_dataset
@@ -50,6 +50,20 @@ class Declaration:
         """The name under which the procedure's decisions are logged."""
         return self.identity["search"]["procedure"]
 
+    def program(self, members: Mapping[str, Member]) -> Program:
+        """What workers must know to train `members`."""
+        spec = self.spec
+        return Program(
+            build=spec.build,
+            data=self.dataset.path,
+            members=members,
+            seed=spec.seed,
+            independent=spec.independent,
+            device=self.identity["device"],
+            exact=spec.exact,
+            precision=spec.precision,
+        )
+
     def steering(self, models_max: int | None = None) -> Steering:
         """Who decides, at the very beginning."""
         return steering_of(self.spec, models_max)
@@ -83,8 +97,13 @@ def declare(spec: ExperimentSpec, device: str) -> Declaration:
 
     Raises:
         DataError: the dataset cannot be opened.
-        SpecError: the metric is to be measured on a split that the dataset does not have.
+        SpecError: the metric is to be measured on a split that the dataset does not have, or the device does not
+            compute in the precision.
     """
+    if spec.precision != "float32":
+        from cerebro.training.devices import check_bf16  # it loads torch
+
+        check_bf16(device)
     dataset = open_dataset(spec.data)
     split, metric = spec.objective
     _check_split(spec, split, dataset)
@@ -123,6 +142,8 @@ def _identity(spec: ExperimentSpec, dataset: Dataset, device: str) -> dict[str, 
         "independent": spec.independent,
         "repeats": spec.repeats,
         "deterministic": spec.deterministic,
+        "exact": spec.exact,
+        "precision": spec.precision,
         "code": code_parts(spec.build),
         "device": device,
         "streams": SCHEME,

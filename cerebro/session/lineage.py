@@ -75,6 +75,8 @@ class ModelLineage:
         said = self.declaration
         code = f"{self.code_digest[:_SHOWN]} ({len(said['code'])} parts)"
         seed = f"{said['seed']}, order {said['order']}" + (", independent" if said.get("independent") else "")
+        if said.get("precision", "float32") != "float32":
+            seed += f", precision {said['precision']}"
         numerics = f"{digest(self.fingerprint)[:_SHOWN]} " + _pairs(self.fingerprint)
         facts = {
             "config": _pairs(self.config), "plan": self.plan_id[:_SHOWN], "data": said["data"][:_SHOWN],

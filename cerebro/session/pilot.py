@@ -67,7 +67,9 @@ def _tried_together(
 
 def _pilot_key(declaration: Declaration) -> dict[str, Any]:
     """What the costs of units depend on."""
-    identity = {part: declaration.identity[part] for part in ("data", "search", "code", "device", "seed")}
+    identity = {
+        part: declaration.identity[part] for part in ("data", "search", "code", "device", "seed", "exact", "precision")
+    }
     machine = [platform.node(), platform.processor(), os.cpu_count(), platform.python_version(), version("torch")]
     return {**identity, "machine": machine}
 

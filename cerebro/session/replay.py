@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cerebro.errors import StoreError
 from cerebro.execution.engine import Engine
 from cerebro.execution.replay import Difference, replay_units
-from cerebro.plan.program import Member, Program
+from cerebro.plan.program import Member
 from cerebro.session.declaration import check_same, declare
 from cerebro.session.lineage import declaration_of
 from cerebro.session.members import members_in
@@ -65,14 +65,7 @@ def replay(
     check_same(declaration.identity, said, folder.path)
     if not rows:
         raise StoreError(f"model {model!r} of {spec.name!r} has no recorded unit to replay")
-    program = Program(
-        build=spec.build,
-        data=declaration.dataset.path,
-        members=members,
-        seed=spec.seed,
-        independent=spec.independent,
-        device=experiment["spec"]["device"],
-    )
+    program = declaration.program(members)
     with closing(InlineEngine()) as engine:
         engine.open(program, 1, lambda model: _ancestors_state(engine, members[model]))
         done, difference = replay_units(engine, rows, experiment["fingerprint"], progress)

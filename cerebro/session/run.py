@@ -238,15 +238,7 @@ class Run:
         return number
 
     def program(self) -> Program:
-        spec = self.declaration.spec
-        return Program(
-            build=spec.build,
-            data=self.declaration.dataset.path,
-            members=self._members(),
-            seed=spec.seed,
-            independent=spec.independent,
-            device=self.device,
-        )
+        return self.declaration.program(self._members())
 
     def _members(self) -> Mapping[str, Member]:
         if not self.folder.exists:

@@ -4,7 +4,6 @@ from contextlib import closing
 
 from cerebro.errors import DataError
 from cerebro.messages import Unit
-from cerebro.plan.program import Program
 from cerebro.session.declaration import declare
 from cerebro.session.export import trained
 from cerebro.session.members import members_in
@@ -34,11 +33,8 @@ def sealed_metrics(folder: ExperimentFolder, model: str, spec: ExperimentSpec) -
         )
     _, content = trained(folder, model)
     state = memoryview(content)
-    program = Program(
-        spec.build, declaration.dataset.path, spec.seed, members, independent=spec.independent, device=device
-    )
     with preserved_generators():
-        trainer = Trainer(program, device)
+        trainer = Trainer(declaration.program(members), device)
         visits = [trainer.visit(Unit(model, "test", 0, i, i), state) for i in range(len(shards))]
         values = trainer.values(model, [visit.partials for visit in visits])
     with folder.held(), closing(Catalog(folder.path)) as catalog, catalog.transaction():

@@ -13,6 +13,7 @@ from cerebro.spec.budget import Budget
 
 ORDERS = ("same", "latin", "free")
 MODES = ("max", "min")
+PRECISIONS = ("float32", "bf16")
 
 
 @runtime_checkable
@@ -46,6 +47,10 @@ class ExperimentSpec:
         repeats: train each config with so many seeds; what decides is the mean over them.
         deterministic: let decisions fall in virtual time, so that they are the same with any number of workers and
             after a crash; otherwise they fall as results come, may differ between runs, and only the log can say why.
+        exact: whether how models are trained must not change a bit of them. With `False` it may, where a pilot finds
+            that it pays: what was done is in the lineage, with how far it deviates, and `replay` does it again.
+        precision: of the steps: `float32`, or `bf16` for `torch.autocast` in bfloat16, where the hardware computes in
+            it; parameters and optimizers stay as `build` makes them.
         budget: what may be spent, in time, epochs, models, dollars or energy; more can be given later.
         source: the file that declares it, from which `cerebro replay` loads it; found by itself.
 
@@ -65,6 +70,8 @@ class ExperimentSpec:
     independent: bool = False
     repeats: int = 1
     deterministic: bool = True
+    exact: bool = True
+    precision: Literal["float32", "bf16"] = "float32"
     budget: Budget | None = field(default=None, compare=False)
     source: str | None = field(default=None, repr=False, compare=False)
 
@@ -85,7 +92,8 @@ class ExperimentSpec:
             raise SpecError(f"Experiment.metric: {self.metric!r} is not the name of a metric, such as 'accuracy'")
         _check_one_of("mode", self.mode, MODES)
         _check_one_of("order", self.order, ORDERS)
-        for name in ("independent", "deterministic"):
+        _check_one_of("precision", self.precision, PRECISIONS)
+        for name in ("independent", "deterministic", "exact"):
             if not isinstance(getattr(self, name), bool):
                 raise SpecError(f"Experiment.{name}: {getattr(self, name)!r} is not True or False")
         if self.budget is not None and not isinstance(self.budget, Budget):

@@ -29,3 +29,34 @@ def one_thread() -> int:
 def set_threads(count: int) -> None:
     """Compute with `count` threads from here on."""
     torch.set_num_threads(count)
+
+
+def check_bf16(device: str) -> None:
+    """Check that `cpu` or `cuda` computes in bfloat16 itself: where it is emulated it is slower than float32.
+
+    Raises:
+        SpecError: it does not.
+    """
+    if device == "cuda":
+        found = torch.cuda.get_device_capability()
+        if found < _CUDA_BF16:
+            wanted, has = (".".join(map(str, version)) for version in (_CUDA_BF16, found))
+            raise SpecError(
+                f"Experiment.precision: 'bf16' needs a GPU of capability {wanted}, and {torch.cuda.get_device_name()} "
+                f"has {has}; use 'float32'"
+            )
+    elif not bf16_features():
+        raise SpecError(
+            f"Experiment.precision: 'bf16' needs a processor with one of {', '.join(_CPU_BF16)}, and this one has "
+            "none; use 'float32'"
+        )
+
+
+def bf16_features() -> list[str]:
+    """The features of this machine's processor that compute in bfloat16."""
+    capabilities = torch.cpu.get_capabilities()
+    return [feature for feature in _CPU_BF16 if capabilities.get(feature)]
+
+
+_CUDA_BF16 = (8, 0)
+_CPU_BF16 = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")

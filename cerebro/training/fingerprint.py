@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from cerebro.streams import SCHEME
+from cerebro.training.devices import bf16_features
 from cerebro.training.randomness import check_generators, preserved_generators, set_generators
 
 _STEPS = 2
@@ -30,6 +31,7 @@ def fingerprint(device_name: str) -> dict[str, Any]:
         "torch": str(torch.__version__),
         "numpy": np.__version__,
         "cpu": torch.backends.cpu.get_cpu_capability(),
+        "bf16": bf16_features(),
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,8 @@ class LiveLearner:
     output: "LastOutput"
     frozen: Frozen | None = None
     view: View | None = None
+    precision: str = "float32"
+    """Of the steps: `float32` as the module is, or `bf16` for autocast."""
 
     @property
     def module(self) -> Any:
@@ -51,15 +54,32 @@ class LiveLearner:
 
     def loss_and_output(self, batch: Batch) -> tuple[torch.Tensor, Any]:
         """The loss of a batch, and the output that the metrics read."""
-        result = (self.learner if self.frozen is None else self.frozen).loss(self.module, batch)
-        if isinstance(result, tuple):
-            loss, output = result
-        else:
-            loss, output = result, self.output.take()
+        with self.autocast():
+            result = (self.learner if self.frozen is None else self.frozen).loss(self.module, batch)
+        loss, output = result if isinstance(result, tuple) else (result, self.output.take())
         if not isinstance(loss, torch.Tensor) or loss.dim() != 0:
             shape = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else repr(loss)
             raise ModelError(f"Learner.loss: gave {shape}; it must give a scalar tensor, the mean over the batch")
-        return loss, output
+        return loss, self.for_metrics(output)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context in which a loss is computed."""
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def for_metrics(self, output: Any) -> Any:
+        """An output in the precision in which metrics add up."""
+        return output if self.precision == "float32" else _widened(output)
+
+
+def _widened(output: Any) -> Any:
+    """Tensors of bfloat16 as float32, also those inside of lists, tuples and dicts."""
+    if isinstance(output, torch.Tensor):
+        return output.float() if output.dtype == torch.bfloat16 else output
+    if isinstance(output, dict):
+        return {name: _widened(value) for name, value in output.items()}
+    return type(output)(map(_widened, output)) if type(output) in (list, tuple) else output
 
 
 class LastOutput:
@@ -95,6 +115,7 @@ def build_learner(
     init_key: Key,
     label: str | None,
     device: torch.device,
+    precision: str = "float32",
 ) -> LiveLearner:
     """The learner that `build` gives for `config`, with its initial weights drawn from `init_key`.
 
@@ -113,7 +134,7 @@ def build_learner(
     modes = {part: part.training for part in module.modules()}
     frozen, view = _derived_parts(learner, build, config)
     state = LiveState(module, optimizer, schedule, frozen)
-    return LiveLearner(learner, state, metrics, modes, device, output, frozen, view)
+    return LiveLearner(learner, state, metrics, modes, device, output, frozen, view, precision)
 
 
 def _derived_parts(learner: Learner, build: Build, config: Mapping[str, Any]) -> tuple[Frozen | None, View | None]:
@@ -166,13 +187,20 @@ def build_optimizer(learner: Learner) -> Any:
     known = {id(parameter) for parameter in learner.module.parameters()}
     if any(id(parameter) not in known for group in optimizer.param_groups for parameter in group["params"]):
         raise ModelError("Learner.optimizer: it trains parameters that are not in the module, so they could not hop")
-    _prefer_fused(optimizer)
+    if not any(getattr(part, "sparse", False) is True for part in learner.module.modules()):
+        _prefer_fused(optimizer)
     return optimizer
 
 
 def _prefer_fused(optimizer: Any) -> None:
-    """Use the fused kernel where torch has one and the user did not choose: 3-4 times faster for AdamW on CPUs."""
+    """Use the fused kernel where torch has one and the user did not choose: 3-4 times faster for AdamW on CPUs.
+
+    None reads the sparse gradients of embeddings; on GPUs that of Adagrad wants a state that was made for it.
+    """
     if "fused" not in inspect.signature(type(optimizer).__init__).parameters:
+        return
+    devices = {parameter.device.type for group in optimizer.param_groups for parameter in group["params"]}
+    if isinstance(optimizer, torch.optim.Adagrad) and devices != {"cpu"}:
         return
     for group in optimizer.param_groups:
         undecided = group.get("fused") is None and not any(

@@ -3,6 +3,7 @@
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from cerebro.training.learners import LiveLearner, build_learner, describe
 from cerebro.training.metrics import merged_value
 from cerebro.training.modes import Modes
 from cerebro.training.randomness import set_generators
+from cerebro.training.rewrites import compared_alone
 from cerebro.training.state import read_tensors
 from cerebro.training.together import compared, why_not_together
 from cerebro.training.train import LOSS, Columns, DivergedError, Visit, train_visit, valid_visit
@@ -163,9 +165,20 @@ class Trainer:
         if batches:
             rows = max(CANONICAL_ROWS, live.learner.batch_size * batches, live.learner.eval_batch_size or 0)
             columns, costs = self._derived.of_rows(live, _head(self._shards.open("train", 0).columns, rows))
-            return profile | _probe(live, columns, self._key(model, "noise", "pilot"), batches) | {"derived": costs}
+            key = self._key(model, "noise", "pilot")
+            timed = _probe(live, columns, key, batches)
+            return profile | timed | {"derived": costs, "rewrites": self._rewrites(model, batches)}
         impure = _changed_by_building(live, self._learner(model, None))
         return profile | ({"impure_tensor": impure} if impure else {})
+
+    def _rewrites(self, model: str, batches: int) -> list[dict[str, Any]]:
+        """The fields of `cerebro.plan.cost.Rewrite`, for each that is to be tried."""
+        if self._program.precision == "float32":
+            return []
+        live = self._learner(model, None)
+        columns = _head(self._shards.open("train", 0).columns, live.learner.batch_size * batches)
+        reference = replace(self._learner(model, None), precision="float32")
+        return [{"name": "bf16", **compared_alone(reference, live, columns, self._key(model, "noise", "pilot"))}]
 
     def _pilot_together(self, models: Sequence[str], batches: int) -> dict[str, Any]:
         lives = [self._learner(model, None) for model in models]
@@ -205,7 +218,9 @@ class Trainer:
         """A learner as `build` gives it."""
         self._modes.restore()
         config, label = self._member(model).config, self._shards.dataset.label
-        live = build_learner(self._program.build, config, self._key(model, "init"), label, self._device)
+        live = build_learner(
+            self._program.build, config, self._key(model, "init"), label, self._device, self._program.precision
+        )
         if live.frozen is not None:
             self._derived.share_weights(live.frozen)
         return live

@@ -90,11 +90,13 @@ class _Fused:
     def loss_and_output(self, batch: Batch) -> tuple[Many, Any]:
         """The loss of a batch of each member, and the output that the metrics read."""
         self._group.next_batch()
-        result = self._lives[0].learner.loss(self.joint.module, batch) if self._is_one_loss else self._of_each(batch)
+        first = self._lives[0]
+        with first.autocast():
+            result = first.learner.loss(self.joint.module, batch) if self._is_one_loss else self._of_each(batch)
         loss, output = result if isinstance(result, tuple) else (result, self.joint.output.take())
         if not isinstance(loss, Many) or loss.ndim:
             raise NotFusedError("the loss is not a scalar that depends on the module")
-        return loss, output
+        return loss, first.for_metrics(output)
 
     def _of_each(self, batch: Batch) -> Any:
         """What the losses of the members give, each of which sees the output of its own model."""
