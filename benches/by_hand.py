@@ -1,0 +1,73 @@
+"""What somebody would write by hand: two processes, each with half of the configs one after another.
+
+`strong` takes slices of tensors in memory and fused AdamW; `typical` has a DataLoader and the default AdamW.
+"""
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader
+
+Net = Callable[[], nn.Module]
+
+
+def two_processes(train: Callable[..., None], rates: Sequence[float], *arguments: Any) -> None:
+    """Let each of two processes `train(rates, *arguments)` half of the learning rates."""
+    fork = multiprocessing.get_context("fork")
+    halves = [fork.Process(target=train, args=(rates[half::2], *arguments)) for half in range(2)]
+    for process in halves:
+        process.start()
+    for process in halves:
+        process.join()
+        assert process.exitcode == 0
+
+
+def strong(rates: Sequence[float], workload: Any) -> None:
+    torch.set_num_threads(1)
+    (x, y), size = workload.train.tensors, workload.setting.batch_size
+    for rate in rates:
+        net = workload.setting.net()
+        optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.01, fused=True)
+        for _ in range(workload.setting.epochs):
+            order = torch.randperm(len(x))
+            mixed, labels = x[order], y[order]
+            _epoch(net, optimizer, ((mixed[i : i + size], labels[i : i + size]) for i in range(0, len(x), size)))
+            valid = ((t[i : i + size] for t in workload.valid.tensors) for i in range(0, len(workload.valid), size))
+            _validate(net, valid)
+
+
+def typical(rates: Sequence[float], workload: Any) -> None:
+    torch.set_num_threads(1)
+    for rate in rates:
+        net = workload.setting.net()
+        optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.01)
+        for _ in range(workload.setting.epochs):
+            _epoch(net, optimizer, DataLoader(workload.train, workload.setting.batch_size, shuffle=True))
+            _validate(net, DataLoader(workload.valid, workload.setting.batch_size))
+
+
+def _epoch(net: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable[Any]) -> None:
+    net.train()
+    total, correct = torch.zeros(()), torch.zeros((), dtype=torch.long)
+    for x, y in batches:
+        optimizer.zero_grad()
+        output = net(x)
+        loss = F.cross_entropy(output, y)
+        loss.backward()
+        optimizer.step()
+        total += loss.detach() * len(x)
+        correct += (output.argmax(1) == y).sum()
+
+
+def _validate(net: nn.Module, batches: Iterable[Any]) -> None:
+    net.eval()
+    total, correct = torch.zeros(()), torch.zeros((), dtype=torch.long)
+    with torch.no_grad():
+        for x, y in batches:
+            output = net(x)
+            total += F.cross_entropy(output, y) * len(x)
+            correct += (output.argmax(1) == y).sum()
