@@ -38,7 +38,7 @@ def forecast(workload: Workload, policy: Policy, seconds: Callable[[Unit], float
     entries: list[Entry] = []
     ends: list[tuple[float, int, tuple[Unit, ...]]] = []
     commands = scheduler.handle(*(WorkerJoined(worker) for worker in range(workload.workers)))
-    now = 0.0
+    now = workload.beginning_seconds
     while True:
         for command in commands:
             assert isinstance(command, Launch), "no worker dies in a forecast"
@@ -72,7 +72,7 @@ def lower_bound(workload: Workload) -> float:
         for shard, cost in left:
             loads[shard % workload.workers] += cost
     load = max(loads) if workload.pinned else sum(loads) / workload.workers
-    return max(load, longest) / 1e9
+    return workload.beginning_seconds + max(load, longest) / 1e9
 
 
 def count_units(workload: Workload) -> int:

@@ -3,6 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from types import MappingProxyType
 from typing import Any
 
@@ -62,12 +63,13 @@ class Profiler:
         described, failures = self._pilot_all(models, lambda model: 0)
         costs: dict[str, dict[str, Any]] = {}
         while chosen := _one_of_each(described, without=costs.keys()):
-            timed, failed = self._pilot_all(chosen, lambda model: BATCHES)
+            # On all workers at once, as units are run: they share caches, memory and power.
+            timed, failed = self._pilot_all(chosen * max(1, len(self.workers) // len(chosen)), lambda model: BATCHES)
             costs |= {described[model]["signature"]: profile for model, profile in timed.items()}
             described = {model: profile for model, profile in described.items() if model not in failed}
             failures |= failed
         profiles = {
-            model: as_profile({**costs[profile["signature"]], **profile}) for model, profile in described.items()
+            model: as_profile(_together([profile, costs[profile["signature"]]])) for model, profile in described.items()
         }
         return PilotReport(profiles, failures)
 
@@ -92,8 +94,9 @@ class Profiler:
                     model = pilots.begin(worker)
                     self._submit(Pilot(model, worker, batches(model), fellows.get(model, ())))
             self._hear(pilots)
-        in_order = {model: pilots.profiles[model] for model in models if model in pilots.profiles}
-        return in_order, pilots.failures
+        found = {model: pilots.profiles[model] for model in models if model in pilots.profiles}
+        well = {model: _together(profiles) for model, profiles in found.items() if model not in pilots.failures}
+        return well, pilots.failures
 
     def _next(self) -> Event:
         """The next event; workers that are past their deadline are killed meanwhile."""
@@ -130,9 +133,10 @@ class _Pilots:
     """The pilots of one round: those to come, those that run, and what the others found."""
 
     waiting: deque[str]
+    """A model that is piloted on several workers is there as often."""
     running: dict[int, str] = field(default_factory=dict)
     """The model on each busy worker."""
-    profiles: dict[str, dict[str, Any]] = field(default_factory=dict)
+    profiles: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     failures: dict[str, PilotFailed] = field(default_factory=dict)
     deaths: Counter[str] = field(default_factory=Counter)
     """How many workers have died on each model."""
@@ -150,21 +154,38 @@ class _Pilots:
         """A pilot has ended, well or not."""
         model = self.running.pop(event.worker)
         if isinstance(event, Piloted):
-            self.profiles[model] = dict(event.profile)
+            self.profiles.setdefault(model, []).append(dict(event.profile))
         else:
-            self.failures[model] = event
+            self._fail(event)
 
     def lose(self, worker: int, cause: str) -> None:
         """A worker died; the model that it piloted is tried again, unless it has killed too many."""
         model = self.running.pop(worker, None)
-        if model is None:
+        if model is None or model in self.failures:
             return
         self.deaths[model] += 1
         if self.deaths[model] < DEATHS_MAX:
             self.waiting.appendleft(model)
         else:
             reason = f"{DEATHS_MAX} workers died on its pilot, the last one: {cause}"
-            self.failures[model] = PilotFailed(model, worker, reason)
+            self._fail(PilotFailed(model, worker, reason))
+
+    def _fail(self, failed: PilotFailed) -> None:
+        self.failures.setdefault(failed.model, failed)
+        self.waiting = deque(model for model in self.waiting if model != failed.model)
+
+
+_TIMES = ("train_batch_seconds", "valid_batch_seconds", "first_seconds", "build_seconds", "trace_seconds")
+
+
+def _together(profiles: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What several pilots of a model found: the mean of the times, and the largest size of a worker."""
+    found = {name: value for profile in reversed(profiles) for name, value in profile.items()}
+    for name in found.keys() & _TIMES:
+        found[name] = fmean(profile[name] for profile in profiles if name in profile)
+    if impure := [profile["impure_tensor"] for profile in profiles if profile.get("impure_tensor")]:
+        found["impure_tensor"] = impure[0]
+    return found | {"peak_bytes": max(profile.get("peak_bytes", 0) for profile in profiles)}
 
 
 def _one_of_each(described: Mapping[str, Mapping[str, Any]], without: Collection[str]) -> list[str]:

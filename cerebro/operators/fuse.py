@@ -17,4 +17,6 @@ def fused_hop(hop: Hop, fusing: Fusing, profiles: Mapping[str, Profile], repeats
         replace(group, passes=len({fusing.groups[model] for model in group.configs if model in fusing.groups}))
         for group in hop.groups
     )
-    return replace(hop, groups=groups, workload=replace(hop.workload, chains=chains), fusing=fusing)
+    beginning = hop.workload.beginning_seconds + sum(f.together.first_seconds for f in fusing.by_signature.values())
+    workload = replace(hop.workload, chains=chains, beginning_seconds=beginning)
+    return replace(hop, groups=groups, workload=workload, fusing=fusing)

@@ -4,7 +4,7 @@ Cuts a logical `Train` into one chain of units for each model. Bytes moved: each
 train unit copies it out again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cerebro.ids import model_index
@@ -42,8 +42,15 @@ def hop(
     models = {model: config for model, config in train.configs.items() if model in profiles}
     usual, goals = Goal(train.epochs), goals or {}
     chains = tuple(chain(train, model, profiles[model], goals.get(model, usual)) for model in models)
-    workload = Workload(chains, workers, done=dict(done or {}))
+    beginning = beginning_seconds([profiles[model] for model in models])
+    workload = Workload(chains, workers, done=dict(done or {}), beginning_seconds=beginning)
     return Hop(_groups(models, profiles), workload, policy, train.order, engine)
+
+
+def beginning_seconds(profiles: Sequence[Profile]) -> float:
+    """What each worker takes once: every model is built on each that it comes to, and the first of a kind is slower."""
+    first = {profile.signature: profile.first_seconds for profile in profiles}
+    return sum(profile.build_seconds + profile.trace_seconds for profile in profiles) + sum(first.values())
 
 
 def moved_bytes(hop: Hop) -> int:

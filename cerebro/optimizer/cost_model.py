@@ -12,6 +12,7 @@ from cerebro.optimizer.rules.hop import hopped
 from cerebro.plan.cost import Cost
 from cerebro.plan.logical import Select
 from cerebro.plan.physical import Hop, Materialize
+from cerebro.plan.program import LEARNERS_BYTES, SHARDS_BYTES
 
 WORKER_BYTES = 300 << 20
 """What a worker needs before it holds any model: Python and torch."""
@@ -54,13 +55,18 @@ def price(root: Select, given: Given) -> Priced:
 
 
 def peak_bytes(hop: Hop, given: Given) -> int:
-    """The workers at their pilots' peak, each with the states of a pass; and the present state of every model."""
+    """The workers at their pilots' peak, with what each holds beside; and the present state of every model.
+
+    A worker holds the states of a pass, the learners of other models, some shards, and derived columns.
+    """
     profiles, workers = given.work.profiles, hop.workload.workers
     peak = max((profile.peak_bytes for profile in profiles.values()), default=0) or WORKER_BYTES
     passes = Counter[str]()
     for chain in hop.workload.chains:
         passes[chain.group or chain.model] += profiles[chain.model].state_bytes
-    return workers * (peak + max(passes.values(), default=0) + _kept_bytes(hop, given)) + sum(passes.values())
+    largest, states = max(passes.values(), default=0), sum(passes.values())
+    held = min(LEARNERS_BYTES, states - largest) + min(SHARDS_BYTES, given.data_bytes) + _kept_bytes(hop, given)
+    return workers * (peak + largest + held) + states
 
 
 def _kept_bytes(hop: Hop, given: Given) -> int:

@@ -58,3 +58,5 @@ class Given:
     """Free memory, where the system says."""
     disk_bytes: float = 0.0
     """What derived columns may take of the disk."""
+    data_bytes: int = 0
+    """Of all shards that are visited."""

@@ -44,6 +44,8 @@ class Together:
     train_gain: float = 1.0
     """How many times as fast a batch of all is in one pass."""
     valid_gain: float = 1.0
+    first_seconds: float = 0.0
+    """What the first pass on a worker takes beside its batches: ways of computing for all at once are tried out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,14 @@ class Profile:
     state_bytes: int = 0
     train_batch_seconds: float = 0.0
     valid_batch_seconds: float = 0.0
+    build_seconds: float = 0.0
+    """What `build` takes."""
+    trace_seconds: float = 0.0
+    """What it takes to find out what a model derives."""
+    first_seconds: float = 0.0
+    """What the first visit on a worker takes beside its batches."""
     peak_bytes: int = 0
+    """The largest size of a worker in the pilot."""
     impure_tensor: str | None = None
     """The first tensor that two runs of the same batches disagree on, if any."""
     derived: tuple[Derivation, ...] = ()
@@ -88,16 +97,23 @@ class Profile:
     together: Together | None = None
     """What is gained by training several models of this signature in one pass, if that was tried."""
 
+    @property
+    def unit_seconds(self) -> float:
+        """What a unit takes beside its batches: messages, keyed generators, and the copies of the state."""
+        return UNIT_SECONDS + self.state_bytes / HOP_BYTES_PER_SECOND
+
     def train_seconds(self, rows: int) -> float:
         """Nominal seconds of one training visit of a shard."""
         batches = rows // self.batch_size if self.drop_last else -(-rows // self.batch_size)
-        return batches * self.train_batch_seconds + rows * self.derived_row_seconds + UNIT_SECONDS
+        return batches * self.train_batch_seconds + rows * self.derived_row_seconds + self.unit_seconds
 
     def valid_seconds(self, rows: int) -> float:
         """Nominal seconds of one validation visit of a shard."""
         batches = -(-rows // self.eval_batch_size)
-        return batches * self.valid_batch_seconds + rows * self.derived_row_seconds + UNIT_SECONDS
+        return batches * self.valid_batch_seconds + rows * self.derived_row_seconds + self.unit_seconds
 
 
-UNIT_SECONDS = 0.002
-"""What a unit costs beside its batches: messages, keyed generators, the copies of a small state."""
+UNIT_SECONDS = 0.0012
+HOP_BYTES_PER_SECOND = 1e9
+"""A state is copied twice, hashed, and written to the disk behind the units, by a process that the workers wait for or
+share the cores with."""

@@ -36,13 +36,18 @@ class Fusing:
             return chain
         known = self.groups.get(chain.model)
         group = known or group_name(profile.signature, repeat, model_index(chain.model) % fused.passes)
-        train, valid = fused.together.train_gain, fused.together.valid_gain
+        train, valid, own = fused.together.train_gain, fused.together.valid_gain, profile.unit_seconds
         return replace(
             chain,
             group=group,
-            train_seconds=tuple(seconds / train for seconds in chain.train_seconds),
-            valid_seconds=tuple(seconds / valid for seconds in chain.valid_seconds),
+            train_seconds=tuple(_in_a_pass(seconds, own, train) for seconds in chain.train_seconds),
+            valid_seconds=tuple(_in_a_pass(seconds, own, valid) for seconds in chain.valid_seconds),
         )
+
+
+def _in_a_pass(seconds: float, own: float, gain: float) -> float:
+    """A model's share of a pass; of what a unit takes beside its batches nothing is gained."""
+    return (seconds - own) / gain + own
 
 
 def group_name(signature: str, repeat: int, number: int) -> str:

@@ -9,6 +9,11 @@ from cerebro.ids import digest
 from cerebro.messages import Unit
 from cerebro.streams import Key
 
+SHARDS_BYTES = 32 << 20
+"""What a worker keeps mapped of shards, at least one."""
+LEARNERS_BYTES = 256 << 20
+"""What the states of the learners may have that a worker keeps, at least one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ancestor:

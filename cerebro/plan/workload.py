@@ -53,6 +53,8 @@ class Workload:
     pinned: bool = False
     done: Mapping[str, Done] = field(default_factory=dict)
     """Progress by model, for the models that have any."""
+    beginning_seconds: float = 0.0
+    """What each worker takes beside its units, once: to build learners, and whatever is slower the first time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,9 +30,15 @@ def plan(declaration: Declaration, work: Work, means: Means) -> tuple[PhysicalPl
         apart=why_apart(declaration),
         memory_bytes=free_memory_bytes(),
         disk_bytes=free_disk_bytes(means.features),
+        data_bytes=_data_bytes(declaration),
     )
     optimized = optimize(declaration.select, given)
     return optimized.plan, optimized.policy
+
+
+def _data_bytes(declaration: Declaration) -> int:
+    splits = declaration.dataset.splits
+    return sum(shard.bytes for split in ("train", "valid") for shard in splits.get(split, ()))
 
 
 def why_apart(declaration: Declaration) -> str:

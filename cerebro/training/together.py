@@ -39,20 +39,24 @@ def compared(lives: Sequence[LiveLearner], columns: Columns, key: Key) -> dict[s
         return [valid_visit(live, columns) for live in lives]
 
     try:
-        expected, alone_seconds = _timed(alone)
-        measured, measured_seconds = _timed(measured_alone)
+        expected, alone_seconds, _ = _timed(alone)
+        measured, measured_seconds, _ = _timed(measured_alone)
         states = [live.state.to_bytes() for live in lives]
         for live, start in zip(lives, starts, strict=True):
             live.state.load(start)
-        found, together_seconds = _timed(together)
-        found_measured, fused_seconds = _timed(lambda: fused_valid_visit(lives, columns))
+        found, together_seconds, first_seconds = _timed(together)
+        found_measured, fused_seconds, first_measured_seconds = _timed(lambda: fused_valid_visit(lives, columns))
     except NotFusedError as error:
         return {"why_not": str(error)}
     except DivergedError as error:
         return {"why_not": f"one diverges in the pilot: {error}"}
     if (found, found_measured) != (expected, measured) or states != [live.state.to_bytes() for live in lives]:
         return {"why_not": "together they have other bits than alone, on this machine"}
-    return {"train_gain": alone_seconds / together_seconds, "valid_gain": measured_seconds / fused_seconds}
+    return {
+        "train_gain": alone_seconds / together_seconds,
+        "valid_gain": measured_seconds / fused_seconds,
+        "first_seconds": first_seconds + first_measured_seconds,
+    }
 
 
 def _trained(live: LiveLearner, columns: Columns, key: Key) -> Visit:
@@ -60,11 +64,11 @@ def _trained(live: LiveLearner, columns: Columns, key: Key) -> Visit:
     return train_visit(live, columns, None)
 
 
-def _timed(visits: Callable[[], Visits]) -> tuple[list[Visits], float]:
-    """What some rounds of visits gave, and the seconds of the quickest of them."""
+def _timed(visits: Callable[[], Visits]) -> tuple[list[Visits], float, float]:
+    """What some rounds of visits gave, the seconds of the quickest of them, and by how much the first was slower."""
     given, seconds = list[Visits](), list[float]()
     for _ in range(_ROUNDS):
         begun = time.perf_counter()
         given.append(list(visits()))
         seconds.append(time.perf_counter() - begun)
-    return given, min(seconds)
+    return given, min(seconds), seconds[0] - min(seconds)

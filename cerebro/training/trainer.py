@@ -1,6 +1,5 @@
 """What a worker does: builds learners, opens shards, and runs units as pure functions of their inputs."""
 
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ import torch
 from cerebro.errors import DataError, InternalError, ModelError
 from cerebro.messages import Pilot, Unit
 from cerebro.plan.features import Features
-from cerebro.plan.program import Member, Program, stream_key
+from cerebro.plan.program import LEARNERS_BYTES, SHARDS_BYTES, Member, Program, stream_key
 from cerebro.storage.dataset import Dataset, OpenShard, open_dataset
 from cerebro.streams import Key, permutation
 from cerebro.training.features import DerivedColumns
@@ -20,16 +19,13 @@ from cerebro.training.fused import NotFusedError, fused_train_visit, fused_valid
 from cerebro.training.learners import LiveLearner, build_learner, describe
 from cerebro.training.metrics import merged_value
 from cerebro.training.modes import Modes
+from cerebro.training.piloting import Sample, first_difference, head, probe, timed
 from cerebro.training.randomness import set_generators
 from cerebro.training.rewrites import compared_alone
-from cerebro.training.state import read_tensors
 from cerebro.training.together import compared, why_not_together
-from cerebro.training.train import LOSS, Columns, DivergedError, Visit, train_visit, valid_visit
+from cerebro.training.train import LOSS, DivergedError, Visit, train_visit, valid_visit
 
 Partials = Mapping[str, Any]
-
-_SHARD_BYTES = 32 << 20
-_LEARNER_BYTES = 256 << 20
 
 
 class ShardError(DataError):
@@ -163,20 +159,33 @@ class Trainer:
         live = self._learner(model, None)
         profile = describe(live)
         if batches:
-            rows = max(CANONICAL_ROWS, live.learner.batch_size * batches, live.learner.eval_batch_size or 0)
-            columns, costs = self._derived.of_rows(live, _head(self._shards.open("train", 0).columns, rows))
-            key = self._key(model, "noise", "pilot")
-            timed = _probe(live, columns, key, batches)
-            return profile | timed | {"derived": costs, "rewrites": self._rewrites(model, batches)}
-        impure = _changed_by_building(live, self._learner(model, None))
-        return profile | ({"impure_tensor": impure} if impure else {})
+            trace_seconds = timed(lambda: self._derived.find_out(live))
+            sample, costs = self._sample(live, model, batches)
+            found = probe(live, sample, self._key(model, "noise", "pilot"), batches)
+            rewrites = self._rewrites(model, batches)
+            return profile | found | {"trace_seconds": trace_seconds, "derived": costs, "rewrites": rewrites}
+        again: list[LiveLearner] = []
+        build_seconds = timed(lambda: again.append(self._learner(model, None)))
+        impure = _changed_by_building(live, again[0])
+        return profile | {"build_seconds": build_seconds} | ({"impure_tensor": impure} if impure else {})
+
+    def _sample(self, live: LiveLearner, model: str, batches: int) -> tuple[Sample, list[dict[str, Any]]]:
+        """What a pilot is run on, and what each derivation costs: of derived columns there are a few rows."""
+        learner, shard = live.learner, self._shards.open("train", 0)
+        valid = self._shards.dataset.splits.get("valid", ())
+        rows = shard.rows
+        if live.view is not None or live.frozen is not None:
+            rows = min(rows, max(CANONICAL_ROWS, learner.batch_size * batches, learner.eval_batch_size or 0))
+        columns, costs = self._derived.of_rows(live, head(shard.columns, rows))
+        order = permutation(rows, self._key(model, "rows", "pilot")) if learner.shuffle else None
+        return Sample(columns, order, valid[0].rows if valid else rows), costs
 
     def _rewrites(self, model: str, batches: int) -> list[dict[str, Any]]:
         """The fields of `cerebro.plan.cost.Rewrite`, for each that is to be tried."""
         if self._program.precision == "float32":
             return []
         live = self._learner(model, None)
-        columns = _head(self._shards.open("train", 0).columns, live.learner.batch_size * batches)
+        columns = head(self._shards.open("train", 0).columns, live.learner.batch_size * batches)
         reference = replace(self._learner(model, None), precision="float32")
         return [{"name": "bf16", **compared_alone(reference, live, columns, self._key(model, "noise", "pilot"))}]
 
@@ -187,7 +196,7 @@ class Trainer:
             return {"why_not": why_not}
         learner = lives[0].learner
         rows = max(learner.batch_size * batches, learner.eval_batch_size or 0)
-        columns = _head(self._shards.open("train", 0).columns, rows)
+        columns = head(self._shards.open("train", 0).columns, rows)
         return compared(lives, columns, self._key(models[0], "noise", "pilot"))
 
     def _starting(self, unit: Unit, parent: memoryview | None) -> LiveLearner:
@@ -233,7 +242,7 @@ class Trainer:
         """Let go of the learners that were used longest ago, where there are too many; the newest are kept."""
         while (
             len(self._learners) > keep
-            and sum(live.state.bytes_held for live in self._learners.values()) > _LEARNER_BYTES
+            and sum(live.state.bytes_held for live in self._learners.values()) > LEARNERS_BYTES
         ):
             self._learners.popitem(last=False)
 
@@ -264,7 +273,7 @@ class _Shards:
         except DataError as error:
             raise ShardError(str(error)) from error
         self._verified[key], self._open[key] = stamp, shard
-        while len(self._open) > 1 and sum(opened.bytes for opened in self._open.values()) > _SHARD_BYTES:
+        while len(self._open) > 1 and sum(opened.bytes for opened in self._open.values()) > SHARDS_BYTES:
             self._open.popitem(last=False)[1].close()
         return shard
 
@@ -281,58 +290,4 @@ def _changed_by_building(one: LiveLearner, other: LiveLearner) -> str | None:
             raise ModelError(f"build: gave the parameter {name} of an earlier call again; it must make a new module")
     first, second = one.state.to_bytes(), other.state.to_bytes()
     other.state.load(memoryview(first))
-    return _first_difference(first, second)
-
-
-def _probe(live: LiveLearner, columns: Columns, key: Key, batches: int) -> dict[str, Any]:
-    """Times a few batches, and runs them twice from the same state to see whether the bits agree."""
-    rows = live.learner.batch_size * batches
-    few = _head(columns, rows)
-    start = memoryview(live.state.to_bytes())
-    states, seconds = [], 0.0
-    for _ in range(2):
-        live.state.load(start)
-        set_generators(key)
-        before = time.perf_counter()
-        train_visit(live, few, None)
-        seconds = time.perf_counter() - before
-        states.append(live.state.to_bytes())
-    steps = max(1, -(-min(rows, _count(columns)) // live.learner.batch_size))
-    return {
-        "train_batch_seconds": seconds / steps,
-        "valid_batch_seconds": _valid_seconds(live, columns),
-        "state_bytes": len(states[1]),
-        "impure_tensor": _first_difference(*states),
-    }
-
-
-def _valid_seconds(live: LiveLearner, columns: Columns) -> float:
-    few = _head(columns, live.learner.eval_batch_size or live.learner.batch_size)
-    valid_visit(live, few)
-    before = time.perf_counter()
-    valid_visit(live, few)
-    return time.perf_counter() - before
-
-
-def _first_difference(one: bytes, other: bytes) -> str | None:
-    """The first tensor in which two states differ, or None where they are equal."""
-    if one == other:
-        return None
-    ours, theirs = read_tensors(memoryview(one)), read_tensors(memoryview(other))
-    for name, tensor in ours.items():
-        if name not in theirs or not _same_bits(tensor, theirs[name]):
-            return name
-    return "the optimizer's or the schedule's settings"
-
-
-def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    ours, theirs = (tensor.reshape(-1).view(torch.uint8) for tensor in (one, other))
-    return torch.equal(ours, theirs)
-
-
-def _head(columns: Columns, rows: int) -> Columns:
-    return {name: column[:rows] for name, column in columns.items()}
-
-
-def _count(columns: Columns) -> int:
-    return len(next(iter(columns.values())))
+    return first_difference(first, second)

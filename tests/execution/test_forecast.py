@@ -66,6 +66,14 @@ def test_the_longest_model_goes_first():
     assert forecast(work, LongestRemaining([1, 1, 1, 1, 0.1])).makespan_seconds == 6
 
 
+def test_what_workers_take_to_begin_comes_before_all_units():
+    work = workload([1, 2, 3], shards=4, workers=2)
+    plain, later = (forecast(replace(work, beginning_seconds=seconds), LongestRemaining()) for seconds in (0.0, 5.0))
+    assert later.makespan_seconds == plain.makespan_seconds + 5
+    assert later.lower_bound_seconds == plain.lower_bound_seconds + 5
+    assert [entry.start for entry in later.entries] == [entry.start + 5 for entry in plain.entries]
+
+
 MIXED = workload([7, 1, 3, 9, 2, 2, 5, 1.5, 1, 6, 2, 3, 1, 1, 8, 4], shards=8, workers=8, order="free", pinned=True)
 
 

@@ -84,8 +84,10 @@ def test_what_was_not_tried_together_goes_alone():
 
 def test_a_chain_in_a_group_costs_its_share_and_a_newcomer_joins_its_like():
     found = fusing(models(4), {}, workers=2)
-    chain = Chain("m001", 2, (1.0, 2.0), (3.0,), None)
+    own = SMALL.unit_seconds  # of what a unit takes beside its batches nothing is gained
+    chain = Chain("m001", 2, (1.0 + own, 2.0 + own), (3.0 + own,), None)
     known = found.chain(chain, SMALL)
-    assert (known.train_seconds, known.valid_seconds, known.group) == ((0.5, 1.0), (2.0,), found.groups["m001"])
+    assert (*known.train_seconds, *known.valid_seconds) == pytest.approx((0.5 + own, 1.0 + own, 2.0 + own))
+    assert known.group == found.groups["m001"]
     assert found.chain(replace(chain, model="m007"), SMALL).group in found.groups.values()
     assert found.chain(chain, WIDE) == chain

@@ -11,6 +11,7 @@ from cerebro.optimizer.planner import AS_IT_IS, weigh
 from cerebro.optimizer.rule import Option
 from cerebro.optimizer.rules.hop import hop
 from cerebro.plan.physical import Hop
+from cerebro.plan.program import SHARDS_BYTES
 from tests.optimizer.plans import MLP, given, grid, select
 
 CONFIGS = grid(4)
@@ -73,3 +74,18 @@ def test_a_rule_that_offers_nothing_changes_nothing():
         applied((*RULES, lambda root, known: ()), select(CONFIGS), Prices(KNOWN))[0]
         == optimize(select(CONFIGS), KNOWN).plan.root
     )
+
+
+def test_every_model_is_built_on_each_worker_and_the_first_of_a_kind_is_slower():
+    slow = replace(MLP, build_seconds=0.5, trace_seconds=0.25, first_seconds=2.0)
+    plain, later = (optimize(select(CONFIGS), given(CONFIGS, profile)).plan.cost.seconds for profile in (MLP, slow))
+    assert later == pytest.approx(plain + 4 * 0.75 + 2.0)
+
+
+def test_a_plan_counts_the_shards_and_the_learners_that_a_worker_holds():
+    few, more, many = (
+        optimize(select(CONFIGS), given(CONFIGS, MLP, data_bytes=data)).plan.cost.peak_bytes
+        for data in (0, 1 << 20, 1 << 40)
+    )
+    assert more - few == 2 << 20  # on two workers
+    assert many - few == 2 * SHARDS_BYTES

@@ -65,7 +65,7 @@ CASES: dict[str, tuple[tuple[Rule, ...], Callable[[], tuple[Select, Given]]]] = 
     "fuse-enough-workers": ((hop, fuse), lambda: plain(2, replace(MLP, together=None))),
     "fuse-not-enough-memory": (
         (hop, fuse),
-        lambda: plain(4, LARGE, memory_bytes=650 << 20),
+        lambda: plain(40, LARGE, memory_bytes=1470 << 20),
     ),
 }
 
