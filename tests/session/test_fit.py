@@ -34,6 +34,13 @@ def interrupt_when(counter, limit: int, loss, module, batch):
     return loss(module, batch)
 
 
+def pilot(experiment, presses: list[int], store) -> None:
+    """Its pilot, in which nobody presses: how many batches that takes depends on how quick they are."""
+    presses.extend([1] * 1000)
+    experiment.explain(engine="inline", store=store)
+    presses.clear()
+
+
 def test_ctrl_c_ends_after_the_unit_and_fit_goes_on_from_there(experiment, shards, tmp_path):
     expected = digests(experiment.fit(engine="inline", store=tmp_path / "undisturbed", progress=False))
     presses: list[int] = []
@@ -43,6 +50,7 @@ def test_ctrl_c_ends_after_the_unit_and_fit_goes_on_from_there(experiment, shard
         return replace(learner, loss=partial(interrupt_when, presses, 100, learner.loss))
 
     disturbed = replace(experiment, build=build)
+    pilot(disturbed, presses, tmp_path / "disturbed")
     with pytest.raises(KeyboardInterrupt, match="fit\\(\\) goes on from here"):
         disturbed.fit(engine="inline", store=tmp_path / "disturbed", progress=False)
     done = rows_of(disturbed.result(tmp_path / "disturbed"), "SELECT count(*) AS n FROM units")[0]["n"]
@@ -68,6 +76,7 @@ def test_a_missing_checkpoint_only_costs_the_work_again(experiment, tmp_path):
         return replace(learner, loss=partial(interrupt_when, presses, 60, learner.loss))
 
     disturbed = replace(experiment, build=build)
+    pilot(disturbed, presses, tmp_path / "a")
     with pytest.raises(KeyboardInterrupt):
         disturbed.fit(engine="inline", store=tmp_path / "a", progress=False)
     for state in (tmp_path / "a" / "signals" / "states").iterdir():
