@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cerebro.spec.budget import Budget
     from cerebro.spec.learner import Learner
     from cerebro.spec.space import choice, loguniform, randint, uniform
+    from cerebro.spec.stages import stages
     from cerebro.storage.dataset import open_dataset as open
     from cerebro.storage.ingest import ingest
     from cerebro.training import metrics
@@ -69,6 +70,7 @@ __all__ = [
     "metrics",
     "open",
     "randint",
+    "stages",
     "uniform",
 ]
 
@@ -91,6 +93,7 @@ _HOMES = {
     "load": "cerebro.session",
     "loguniform": "cerebro.spec.space",
     "randint": "cerebro.spec.space",
+    "stages": "cerebro.spec.stages",
     "uniform": "cerebro.spec.space",
 }
 

@@ -42,6 +42,10 @@ class Launch:
     worker: int
     fellows: tuple[Unit, ...] = ()
     """The same visit of other models, made in one pass over the shard; each ends by itself."""
+    share: bool = False
+    """Whether those that have equal configs and equal states are trained once for all."""
+    fuse: bool = True
+    """Whether those that differ are trained at once, if they can be."""
 
     @property
     def units(self) -> tuple[Unit, ...]:

@@ -21,4 +21,7 @@ Features = Annotated[
 Fuse = Annotated[
     bool, typer.Option("--fuse/--no-fuse", help="Train models of one architecture in one pass, where that pays.")
 ]
+Fork = Annotated[
+    bool, typer.Option("--fork/--no-fork", help="Train models once for as many epochs as their stages are the same.")
+]
 Policy = Annotated[str, typer.Option("--policy", help="longest-remaining, or random.")]

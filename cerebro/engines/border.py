@@ -78,23 +78,59 @@ def run_launch(
 ) -> list[UnitFinished | UnitFailed]:
     """Run the units of a launch, in one pass where that can be; `keep` takes the states. Gives how each ended.
 
-    The launch begins at 0 seconds: when that was is for the driver to add. Where the code of one model fails in a
-    common pass each is run alone: units are pure, so that nothing has happened.
+    Units that are alike are one visit, whose result all of them have. The launch begins at 0 seconds: when that was is
+    for the driver to add. Where the code of one model fails in a common pass each is run alone: units are pure, so
+    that nothing has happened.
     """
     units, begun = launch.units, time.perf_counter()
+    groups = trainer.alike(units, parents) if launch.share else [[place] for place in range(len(units))]
+    firsts = [group[0] for group in groups]
     visits = None
-    if launch.fellows:
-        visits = guarded(lambda: trainer.visit_together(units, parents), lambda line, trace, error: None, catch)
-    events = list[UnitFinished | UnitFailed]()
-    for index, (unit, parent) in enumerate(zip(units, parents, strict=True)):
-        visit = partial(trainer.visit, unit, parent) if visits is None else partial(_visited, visits[index])
-        prior = priors[index] if index < len(priors) else ()
-        event = _run_unit(trainer, unit, launch.worker, parent, prior, visit, keep, catch)
-        events.append(replace(event, more=index < len(units) - 1) if isinstance(event, UnitFinished) else event)
-    if visits is None:
+    if launch.fuse and len(firsts) > 1:
+        together = partial(trainer.visit_together, [units[i] for i in firsts], [parents[i] for i in firsts])
+        visits = guarded(together, lambda line, trace, error: None, catch)
+
+    def run(place: int, visit: Callable[[], Visit]) -> UnitFinished | UnitFailed:
+        prior = priors[place] if place < len(priors) else ()
+        return _run_unit(trainer, units[place], launch.worker, parents[place], prior, visit, keep, catch)
+
+    ended = dict[int, UnitFinished | UnitFailed]()
+    for number, group in enumerate(groups):
+        alone = [partial(trainer.visit, units[place], parents[place]) for place in group]
+        first = alone[0] if visits is None else partial(_visited, visits[number])
+        ended |= _run_alike(trainer, units, group, [first, *alone[1:]], run)
+    events = _with_more([ended[place] for place in range(len(units))])
+    if visits is None and len(groups) == len(units):
         return _one_after_another(events)
     share = (time.perf_counter() - begun) / len(units)
     return _one_after_another([replace(e, seconds=share) if isinstance(e, UnitFinished) else e for e in events])
+
+
+def _run_alike(
+    trainer: Trainer,
+    units: Sequence[Unit],
+    group: Sequence[int],
+    visits: Sequence[Callable[[], Visit]],
+    run: Callable[[int, Callable[[], Visit]], UnitFinished | UnitFailed],
+) -> dict[int, UnitFinished | UnitFailed]:
+    """How units that are one computation ended: the first is made, and the others too only where that one fails."""
+    made = list[Visit]()
+
+    def first() -> Visit:
+        made.append(visits[0]())
+        return made[0]
+
+    ended = {group[0]: run(group[0], first)}
+    for place, alone in zip(group[1:], visits[1:], strict=True):
+        if made:
+            trainer.share(units[group[0]].model, units[place].model)
+        ended[place] = run(place, (lambda: made[0]) if made else alone)
+    return ended
+
+
+def _with_more(events: Sequence[UnitFinished | UnitFailed]) -> list[UnitFinished | UnitFailed]:
+    """The events, all but the last saying that there are more."""
+    return [replace(e, more=e is not events[-1]) if isinstance(e, UnitFinished) else e for e in events]
 
 
 def _visited(visit: Visit | DivergedError) -> Visit:

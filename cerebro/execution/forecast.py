@@ -56,8 +56,8 @@ def forecast(workload: Workload, policy: Policy, seconds: Callable[[Unit], float
 
 def nominal_seconds(workload: Workload) -> Callable[[Unit], float]:
     """What a unit is expected to take."""
-    nominal = {chain.model: {"train": chain.train_seconds, "valid": chain.valid_seconds} for chain in workload.chains}
-    return lambda unit: nominal[unit.model][unit.kind][unit.shard]
+    chains = {chain.model: chain for chain in workload.chains}
+    return lambda unit: chains[unit.model].seconds(unit.kind, unit.epoch, unit.shard)
 
 
 def lower_bound(workload: Workload) -> float:

@@ -15,6 +15,10 @@ def bits(mask: int) -> Iterator[int]:
         mask ^= lowest
 
 
+_Costs = dict[str, list[int]]
+"""Nanoseconds of the visits of an epoch, by kind and shard."""
+
+
 class Place:
     """Where a model stands. Durations are whole nanoseconds, so that sums are exact in any order.
 
@@ -25,9 +29,8 @@ class Place:
     def __init__(self, chain: Chain, done: Done) -> None:
         self.chain = chain
         self.epoch = done.epoch
-        self.train_ns = [round(seconds * 1e9) for seconds in chain.train_seconds]
-        self.valid_ns = [round(seconds * 1e9) for seconds in chain.valid_seconds]
-        self._all_shards = (1 << len(self.train_ns)) - 1
+        self._costs = _costs(chain)
+        self._all_shards = (1 << len(chain.train_seconds)) - 1
         self._begin_epoch()
         for shard in done.train_shards:
             if self.ended or self.measuring or not self.next_shards >> shard & 1:
@@ -40,7 +43,7 @@ class Place:
 
     def follow(self, chain: Chain) -> None:
         """Go on along another chain of the same model: it differs in how far it leads, or when it is due."""
-        self.chain = chain
+        self.chain, self._costs = chain, _costs(chain)
         self._look_ahead()
 
     @property
@@ -66,7 +69,7 @@ class Place:
 
     def nanoseconds(self, unit: Unit) -> int:
         """The nominal duration of a unit."""
-        return (self.train_ns if unit.kind == "train" else self.valid_ns)[unit.shard]
+        return self._cost(unit.epoch)[unit.kind][unit.shard]
 
     def visit(self, unit: Unit) -> None:
         """Count the next unit as done."""
@@ -75,7 +78,7 @@ class Place:
             self._visited.append(unit.shard)
         else:
             self._measured += 1
-        if self._unvisited or self._measured < len(self.valid_ns):
+        if self._unvisited or self._measured < len(self.chain.valid_seconds):
             self._look_ahead()
         else:
             self.epoch += 1
@@ -90,16 +93,24 @@ class Place:
         if self.ended:
             return 0
         epochs = self.chain.epochs - self.epoch + 1
-        return epochs * (len(self.train_ns) + len(self.valid_ns)) - len(self._visited) - self._measured
+        visits = len(self.chain.train_seconds) + len(self.chain.valid_seconds)
+        return epochs * visits - len(self._visited) - self._measured
 
     def work_left(self) -> Iterator[tuple[int, int]]:
         """The nanoseconds of all visits that are to be made to each train shard, then to each valid shard."""
-        later = max(0, self.chain.epochs - self.epoch)
-        now = not self.ended
-        for shard, cost in enumerate(self.train_ns):
-            yield shard, cost * (later + (now and self._unvisited >> shard & 1))
-        for shard, cost in enumerate(self.valid_ns):
-            yield shard, cost * (later + (now and shard >= self._measured))
+        if self.ended:
+            return
+        now, last = self._cost(self.epoch), self.chain.epochs
+        ahead = [self._cost(epoch) for epoch in range(self.epoch + 1, min(last, len(self._costs) - 1) + 1)]
+        usual, times = self._costs[-1], max(0, last - max(self.epoch, len(self._costs) - 1))
+        for kind, left in (("train", self._unvisited), ("valid", -1 << self._measured)):
+            for shard, cost in enumerate(usual[kind]):
+                soon = sum(costs[kind][shard] for costs in ahead)
+                yield shard, cost * times + soon + (now[kind][shard] if left >> shard & 1 else 0)
+
+    def _cost(self, epoch: int) -> _Costs:
+        """What the visits of an epoch cost."""
+        return self._costs[min(epoch, len(self._costs)) - 1]
 
     def _begin_epoch(self) -> None:
         self._unvisited, self._visited, self._measured = self._all_shards, list[int](), 0
@@ -115,3 +126,12 @@ class Place:
             self.next_shards = self._unvisited
         else:
             self.next_shards = 1 << self.chain.orders[self.epoch - 1][len(self._visited)]
+
+
+def _costs(chain: Chain) -> list[_Costs]:
+    """What visits cost in each of the first epochs, and then in all others."""
+    shards = {"train": range(len(chain.train_seconds)), "valid": range(len(chain.valid_seconds))}
+    return [
+        {kind: [round(chain.seconds(kind, epoch, shard) * 1e9) for shard in shards[kind]] for kind in shards}
+        for epoch in range(1, len(chain.passes) + 2)
+    ]

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from cerebro.execution.place import Place
-from cerebro.messages import Unit
+from cerebro.messages import Launch, Unit
 from cerebro.plan.workload import Assign, Chain, Done, Workload
 
 
@@ -77,15 +77,20 @@ class Progress:
 
     def fellows(self, model: int, worker: int, unit: Unit) -> Iterator[tuple[int, Unit]]:
         """The models of the same group that may make the same visit on `worker` now, with their units."""
-        group = self.places[model].chain.group
+        group = self.places[model].chain.group_in(unit.epoch)
         for other in self._groups[group] if group else ():
             place = self.places[other]
-            if other == model or place.chain.group != group or not self.needs[other] >> worker & 1:
+            if other == model or not self.needs[other] >> worker & 1 or place.chain.group_in(unit.epoch) != group:
                 continue
             if self.shards(other, worker) >> unit.shard & 1:
                 same = place.unit(unit.shard)
                 if (same.kind, same.epoch, same.position) == (unit.kind, unit.epoch, unit.position):
                     yield other, same
+
+    def launch(self, model: int, worker: int, unit: Unit, fellows: tuple[Unit, ...]) -> Launch:
+        """The launch of a unit, and how it is made together with its fellows."""
+        shared = self.places[model].chain.pass_in(unit.epoch) if fellows else None
+        return Launch(unit, worker, fellows, shared.share, shared.fuse) if shared else Launch(unit, worker)
 
     def start(self, model: int, worker: int, unit: Unit) -> None:
         """A unit has started."""
@@ -134,9 +139,10 @@ class Progress:
         return model
 
     def _note_group(self, model: int) -> None:
-        group = self.places[model].chain.group
-        if group and model not in self._groups[group]:
-            self._groups[group].append(model)
+        chain = self.places[model].chain
+        for group in {chain.group, *(each.group for each in chain.passes)}:
+            if group and model not in self._groups[group]:
+                self._groups[group].append(model)
 
     def _workers_for(self, model: int) -> int:
         place = self.places[model]

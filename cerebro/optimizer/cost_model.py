@@ -63,8 +63,10 @@ def peak_bytes(hop: Hop, given: Given) -> int:
     peak = max((profile.peak_bytes for profile in profiles.values()), default=0) or WORKER_BYTES
     passes = Counter[str]()
     for chain in hop.workload.chains:
-        passes[chain.group or chain.model] += profiles[chain.model].state_bytes
-    largest, states = max(passes.values(), default=0), sum(passes.values())
+        for group in {chain.group or chain.model, *(each.group for each in chain.passes)}:
+            passes[group] += profiles[chain.model].state_bytes
+    largest = max(passes.values(), default=0)
+    states = sum(profiles[chain.model].state_bytes for chain in hop.workload.chains)
     held = min(LEARNERS_BYTES, states - largest) + min(SHARDS_BYTES, given.data_bytes) + _kept_bytes(hop, given)
     return workers * (peak + largest + held) + states
 

@@ -21,6 +21,8 @@ class Means:
     """What is to be done about derived columns."""
     fuse: bool = True
     """Whether models may be trained in one pass."""
+    fork: bool = True
+    """Whether models that begin alike may be trained once there."""
 
 
 @dataclass(frozen=True, slots=True)

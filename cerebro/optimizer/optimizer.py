@@ -13,6 +13,7 @@ from cerebro.optimizer.given import Given
 from cerebro.optimizer.planner import check_memory, weigh
 from cerebro.optimizer.rule import Rule
 from cerebro.optimizer.rules.derive import derive, features_of_tree
+from cerebro.optimizer.rules.fork import fork
 from cerebro.optimizer.rules.fuse import fuse
 from cerebro.optimizer.rules.hop import hop
 from cerebro.plan.considered import Considered
@@ -20,7 +21,7 @@ from cerebro.plan.logical import Select
 from cerebro.plan.physical import Hop, PhysicalPlan
 
 REWRITES: tuple[Rule, ...] = (derive,)
-OPERATORS: tuple[Rule, ...] = (hop, fuse)
+OPERATORS: tuple[Rule, ...] = (hop, fuse, fork)
 RULES = (*REWRITES, *OPERATORS)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from cerebro.plan.considered import Considered
 from cerebro.plan.cost import Cost, Profile
 from cerebro.plan.features import Features
+from cerebro.plan.forking import Forking, epochs_text
 from cerebro.plan.fusing import Fusing
 from cerebro.plan.logical import Select, varying_names
 from cerebro.plan.node import Node
@@ -101,6 +102,29 @@ class InBatch(Node):
 
 
 @dataclass(frozen=True)
+class StageFork(Node):
+    """Models that begin alike, trained once for all until their configs part."""
+
+    models: int
+    trainings: Mapping[int, int]
+    """For each epoch that is shared how many trainings are made for all models."""
+    seconds: float
+    """Of these epochs, on all workers together."""
+    alone_seconds: float
+    """The same, with each model trained for itself."""
+
+    def label(self) -> str:
+        return (
+            f"StageFork  {count_text(self.models, 'model')} share epochs {epochs_text(self.trainings)}; "
+            f"else trained {self.models}×"
+        )
+
+    def note(self) -> str:
+        """What it comes to."""
+        return f"{seconds_text(self.seconds)} of training there, else {seconds_text(self.alone_seconds)}"
+
+
+@dataclass(frozen=True)
 class Hop(Node):
     """Models hop between workers; each unit is one model on one shard."""
 
@@ -113,6 +137,9 @@ class Hop(Node):
     """What is done about derived columns: `Materialize` and `InBatch`."""
     fusing: Fusing = field(default_factory=Fusing)
     """Which models make their visits in one pass."""
+    forking: Forking = field(default_factory=Forking)
+    """Which models are trained as one in their first epochs."""
+    forks: tuple[StageFork, ...] = ()
 
     def label(self) -> str:
         chain = self.workload.chains[0]
@@ -126,7 +153,7 @@ class Hop(Node):
         )
 
     def children(self) -> tuple[Node, ...]:
-        return (*self.derived, *self.groups)
+        return (*self.derived, *self.forks, *self.groups)
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,17 @@ from typing import Any, Literal
 
 from cerebro.ids import digest
 from cerebro.messages import Unit
+from cerebro.spec.stages import at_epoch
 from cerebro.streams import Key
 
 SHARDS_BYTES = 32 << 20
 """What a worker keeps mapped of shards, at least one."""
 LEARNERS_BYTES = 256 << 20
 """What the states of the learners may have that a worker keeps, at least one."""
+
+Start = Literal["own", "keep", "reset"]
+"""The state before a unit is the model's own; or it is another config's, whose weights are taken over, and what its
+optimizer remembers is kept or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,19 @@ class Member:
     repeat: int = 0
     """Which of the seeds of its config this is: part of the key of every random stream."""
     ancestor: Ancestor | None = None
+
+    def config_in(self, epoch: int) -> dict[str, Any]:
+        """Its config with the values that hold in an epoch."""
+        return at_epoch(self.config, epoch)
+
+    def starts(self, unit: Unit) -> Start:
+        """What the state before a unit is to the model that makes it."""
+        if self.ancestor is not None and self.ancestor.is_adopted_by(unit):
+            return self.ancestor.optimizer
+        begins = unit.kind == "train" and unit.position == 0 and unit.epoch > 1
+        if begins and digest(self.config_in(unit.epoch)) != digest(self.config_in(unit.epoch - 1)):
+            return "keep"
+        return "own"
 
     def as_json(self) -> dict[str, Any]:
         """The member as JSON; `member_of` is the inverse."""

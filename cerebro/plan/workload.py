@@ -7,6 +7,21 @@ Order = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Pass:
+    """How a model makes its visits of one epoch together with others."""
+
+    group: str
+    """Models of one group make a visit in one pass wherever they come to it together."""
+    share: bool = False
+    """Those of them whose configs and states are equal there are trained once for all."""
+    fuse: bool = True
+    """Those that differ are trained at once, if they can be; otherwise one after another."""
+    train_part: float = 1.0
+    """What part of its nominal seconds a train visit of this model costs there."""
+    valid_part: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Chain:
     """The work of one model: `epochs` times every train shard once, then every valid shard once.
 
@@ -26,6 +41,30 @@ class Chain:
     """What decides first: among models that may run, those that are due earlier go before all others."""
     group: str = ""
     """Models of one group make a visit in one pass wherever they come to it together; without a group each alone."""
+    passes: tuple[Pass, ...] = ()
+    """How it goes together with others in the first epochs, where that is not in its group."""
+
+    def pass_in(self, epoch: int) -> Pass | None:
+        """How it makes its visits of an epoch, from 1, together with others; None: it does not."""
+        if epoch <= len(self.passes):
+            return self.passes[epoch - 1]
+        return Pass(self.group) if self.group else None
+
+    def group_in(self, epoch: int) -> str:
+        """The group with which it makes its visits of an epoch; empty: alone."""
+        return self.passes[epoch - 1].group if epoch <= len(self.passes) else self.group
+
+    def seconds(self, kind: str, epoch: int, shard: int) -> float:
+        """Nominal seconds of a visit."""
+        found = self.passes[epoch - 1] if epoch <= len(self.passes) else None
+        if kind == "train":
+            return self.train_seconds[shard] * (found.train_part if found else 1.0)
+        return self.valid_seconds[shard] * (found.valid_part if found else 1.0)
+
+    def epoch_seconds(self, epoch: int) -> float:
+        """Nominal seconds of all visits of an epoch."""
+        train, valid = range(len(self.train_seconds)), range(len(self.valid_seconds))
+        return sum(self.seconds("train", epoch, s) for s in train) + sum(self.seconds("valid", epoch, s) for s in valid)
 
 
 @dataclass(frozen=True, slots=True)

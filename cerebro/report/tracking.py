@@ -190,9 +190,9 @@ class Tracking:
         if not self._timed:
             per_epoch = len(chain.train_seconds) + len(chain.valid_seconds)
             return float((chain.epochs - done.epoch + 1) * per_epoch - len(done.train_shards) - done.valid_visits)
-        whole = (chain.epochs - done.epoch + 1) * (sum(chain.train_seconds) + sum(chain.valid_seconds))
-        visited = sum(chain.train_seconds[shard] for shard in done.train_shards)
-        return max(0.0, whole - visited - sum(chain.valid_seconds[: done.valid_visits]))
+        whole = sum(map(chain.epoch_seconds, range(done.epoch, chain.epochs + 1)))
+        visited = sum(chain.seconds("train", done.epoch, shard) for shard in done.train_shards)
+        return max(0.0, whole - visited - sum(chain.seconds("valid", done.epoch, s) for s in range(done.valid_visits)))
 
     def _remember(self, model: _Model, values: Values) -> None:
         for split, by_name in values.items():
@@ -224,8 +224,8 @@ class Tracking:
     def _nominal_seconds(self, chain: Chain, unit: Unit) -> float:
         if not self._timed:
             return 1.0
-        by_shard = chain.train_seconds if unit.kind == "train" else chain.valid_seconds
-        return by_shard[unit.shard] if unit.shard < len(by_shard) else 0.0
+        shards = len(chain.train_seconds if unit.kind == "train" else chain.valid_seconds)
+        return chain.seconds(unit.kind, unit.epoch, unit.shard) if unit.shard < shards else 0.0
 
     def _worker(self, index: int, now: float) -> _Worker:
         return self._workers.setdefault(index, _Worker(now))
@@ -274,7 +274,7 @@ def nominal_seconds(workload: Workload) -> float | None:
     """Seconds that the workload should take on its workers; None where the plan holds no times."""
     if not _timed(workload):
         return None
-    chains = {chain.model: chain.epochs * sum(chain.train_seconds + chain.valid_seconds) for chain in workload.chains}
+    chains = {c.model: sum(map(c.epoch_seconds, range(1, c.epochs + 1))) for c in workload.chains}
     return eta(chains, workload.workers, 1.0)
 
 

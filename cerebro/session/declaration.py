@@ -14,6 +14,7 @@ from cerebro.plan.logical import Scan, Select, Train
 from cerebro.plan.program import Member, Program, member_of
 from cerebro.spec.code import code_parts
 from cerebro.spec.experiment import ExperimentSpec
+from cerebro.spec.stages import stage_starts
 from cerebro.storage.dataset import Dataset, open_dataset
 from cerebro.streams import SCHEME
 
@@ -109,6 +110,7 @@ def declare(spec: ExperimentSpec, device: str) -> Declaration:
     _check_split(spec, split, dataset)
     members = members_of(steering_of(spec).begin())
     configs = {model: member.config for model, member in members.items()}
+    _check_stages(configs, spec.epochs)
     scan = Scan(dataset.path.name, _rows(dataset, "train"), _rows(dataset, "valid"))
     train = Train(configs, spec.epochs, spec.order, spec.seed, scan)
     return Declaration(
@@ -160,6 +162,15 @@ def _check_split(spec: ExperimentSpec, split: str, dataset: Dataset) -> None:
         raise SpecError(
             f"Experiment.metric: {spec.metric!r} is measured on the {split} split, and {dataset.path} has none; "
             f"ingest it with a {split} share, or use 'train.{spec.metric.rpartition('.')[2]}'"
+        )
+
+
+def _check_stages(configs: Mapping[str, Mapping[str, Any]], epochs: int) -> None:
+    last = max((stage_starts(config)[-1] for config in configs.values()), default=1)
+    if last > epochs:
+        raise SpecError(
+            f"Experiment.search: a stage begins with epoch {last}, and epochs={epochs}: no model would come to it; "
+            "begin it earlier, or give more epochs"
         )
 
 

@@ -44,8 +44,9 @@ class Experiment(ExperimentSpec):
     Where things run never changes a bit of any model: `workers`, `engine` and `policy` are arguments of the verbs, and
     so is `features`: whether what frozen sub-modules and views give is written to the store (`materialize`), kept in
     memory (`share`), computed on every visit (`recompute`), or what costs least (`auto`); and `fuse`: whether models of
-    one architecture may be trained in one pass where a pilot finds that it pays. `workers` defaults to the cores of
-    this machine (or its GPUs); `store` to the environment's CEREBRO_STORE, else `./cerebro.d`.
+    one architecture may be trained in one pass where a pilot finds that it pays; and `fork`: whether models that have
+    the same `stages` in their first epochs may be trained once there. `workers` defaults to the cores of this machine
+    (or its GPUs); `store` to the environment's CEREBRO_STORE, else `./cerebro.d`.
     """
 
     def fit(
@@ -57,6 +58,7 @@ class Experiment(ExperimentSpec):
         policy: str = DEFAULT_POLICY,
         features: Features | str = "auto",
         fuse: bool = True,
+        fork: bool = True,
         store: StorePath = None,
         budget: Budget | str | None = None,
         progress: bool = True,
@@ -76,7 +78,7 @@ class Experiment(ExperimentSpec):
             load_ahead()
         spend = as_budget(budget) or self.budget
         declaration, means, chosen = self._prepare(workers, engine, device, policy)
-        means = replace(means, features=as_features(features, where.features), fuse=fuse)
+        means = replace(means, features=as_features(features, where.features), fuse=fuse, fork=fork)
         run = Run(declaration, where, folder, means, chosen, lambda: make_engine(engine), make_display(progress), spend)
         ending = run.execute()
         if ending == INTERRUPTED:
@@ -106,6 +108,7 @@ class Experiment(ExperimentSpec):
         policy: str = DEFAULT_POLICY,
         features: Features | str = "auto",
         fuse: bool = True,
+        fork: bool = True,
         store: StorePath = None,
         budget: Budget | str | None = None,
         why: bool = False,
@@ -121,7 +124,7 @@ class Experiment(ExperimentSpec):
         if stage not in ("logical", "physical", "actual"):
             raise SpecError(f"stage: {stage!r} is not one of logical, physical, actual")
         declaration, means, chosen = self._prepare(workers, engine, device, policy)
-        means = replace(means, features=as_features(features, Store(store).features), fuse=fuse)
+        means = replace(means, features=as_features(features, Store(store).features), fuse=fuse, fork=fork)
         if stage == "logical":
             return tree(declaration.select)
         profiles = self._profiles(declaration, means, chosen, Store(store))

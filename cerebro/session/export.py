@@ -16,6 +16,7 @@ from cerebro.plan.program import stream_key
 from cerebro.report.leaderboard import leaderboard
 from cerebro.session.members import members_in
 from cerebro.spec.experiment import ExperimentSpec
+from cerebro.spec.stages import at_epoch
 from cerebro.storage.destination import sync
 from cerebro.storage.store import ExperimentFolder
 
@@ -57,7 +58,7 @@ def export(
     weights = (
         weights_in(memoryview(state))
         if is_whole(memoryview(state))
-        else _built(folder, model, memoryview(state), declared)[1]
+        else _built(folder, row, memoryview(state), declared)[1]
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -95,7 +96,7 @@ def load(directory: str | os.PathLike[str], build: Callable[[Mapping[str, Any]],
         raise DataError(f"{folder} is not an exported model ({error}): make one with `cerebro export`") from error
     if build is None:
         return Exported(card["config"], card["metrics"], card, weights)
-    return put_weights(build(card["config"]).module, weights)
+    return put_weights(build(last_config(card)).module, weights)
 
 
 def _check(file: Path, expected: str | None, found: str) -> None:
@@ -107,23 +108,30 @@ def load_state(folder: ExperimentFolder, model: str, spec: ExperimentSpec) -> An
     """The trained module of `model`, in evaluation mode."""
     from cerebro.training.export import put_weights
 
-    _, state = trained(folder, model)
-    return put_weights(*_built(folder, model, memoryview(state), lambda: spec))
+    row, state = trained(folder, model)
+    return put_weights(*_built(folder, row, memoryview(state), lambda: spec))
 
 
 def _built(
-    folder: ExperimentFolder, model: str, state: memoryview, declared: Callable[[], ExperimentSpec] | None
+    folder: ExperimentFolder, row: Mapping[str, Any], state: memoryview, declared: Callable[[], ExperimentSpec] | None
 ) -> tuple[Any, dict[str, Any]]:
     """The module of a model and all its weights, built as its workers did."""
     from cerebro.training.export import built
 
     if declared is None:
-        raise StoreError(f"model {model!r} has frozen weights, which only its build gives: use experiment.result()")
+        raise StoreError(
+            f"model {row['model']!r} has frozen weights, which only its build gives: use experiment.result()"
+        )
     with closing(folder.reader()) as reader:
-        member = members_in(reader)[model]
+        member = members_in(reader)[row["model"]]
     spec = declared()
     key = stream_key(spec.seed, spec.independent, member, "init")
-    return built(spec.build, member.config, key, state)
+    return built(spec.build, last_config(row), key, state)
+
+
+def last_config(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The config that the model of a row of the leaderboard was trained with last."""
+    return at_epoch(row["config"], max(1, row["epochs"]))
 
 
 def trained(folder: ExperimentFolder, model: str) -> tuple[dict[str, Any], bytes]:

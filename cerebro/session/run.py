@@ -156,7 +156,7 @@ class Run:
             return True
         physical, policy = plan(self.declaration, work, self.means)
         ready.engine.prefer(physical.features)
-        steps = course.in_groups(steps, physical.hop.fusing)
+        steps = course.in_groups(steps, physical.hop)
         with catalog.transaction():
             catalog.set_experiment(plan=canonical_json(plan_record(physical, work.profiles)))
         scheduler = Scheduler(physical.hop.workload, policy)

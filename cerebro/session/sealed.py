@@ -31,11 +31,11 @@ def sealed_metrics(folder: ExperimentFolder, model: str, spec: ExperimentSpec) -
         raise DataError(
             f"{declaration.dataset.path} has no test split: ingest it with one, such as --split 0.7,0.15,0.15"
         )
-    _, content = trained(folder, model)
-    state = memoryview(content)
+    row, content = trained(folder, model)
+    epoch, state = max(1, row["epochs"]), memoryview(content)
     with preserved_generators():
         trainer = Trainer(declaration.program(members), device)
-        visits = [trainer.visit(Unit(model, "test", 0, i, i), state) for i in range(len(shards))]
+        visits = [trainer.visit(Unit(model, "test", epoch, i, i), state) for i in range(len(shards))]
         values = trainer.values(model, [visit.partials for visit in visits])
     with folder.held(), closing(Catalog(folder.path)) as catalog, catalog.transaction():
         catalog.add_event("user", "test split looked at", {"model": model, "values": values})

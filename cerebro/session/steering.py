@@ -17,7 +17,9 @@ from cerebro.messages import Event, Ruling, Unit, UnitFailed, UnitFinished
 from cerebro.operators.hop import Goal, chain
 from cerebro.optimizer.given import Work
 from cerebro.plan.cost import Profile
+from cerebro.plan.forking import Forking
 from cerebro.plan.fusing import Fusing
+from cerebro.plan.physical import Hop
 from cerebro.plan.program import Ancestor, member_of
 from cerebro.plan.workload import Assign, Chain, Change, Done, Hold
 from cerebro.quantities import count_text
@@ -60,6 +62,8 @@ class RunSteering:
     """The orders that were carried out."""
     fusing: Fusing = field(default_factory=Fusing)
     """Which models make their visits in one pass."""
+    forking: Forking = field(default_factory=Forking)
+    """Which models are trained as one in their first epochs."""
     _born: dict[str, Done] = field(default_factory=dict[str, Done])
     """Where the models of this run began."""
     _train_values: dict[str, float] = field(default_factory=dict[str, float])
@@ -185,9 +189,9 @@ class RunSteering:
         assign = Assign(self._chain(model, goal), start_of(member))
         return Step(ruling, assign, member, BytesHandle(state), earlier)
 
-    def in_groups(self, steps: Sequence[Step], fusing: Fusing) -> list[Step]:
+    def in_groups(self, steps: Sequence[Step], hop: Hop) -> list[Step]:
         """Let models go together from here on, also those of steps that were decided before the plan was made."""
-        self.fusing = fusing
+        self.fusing, self.forking = hop.fusing, hop.forking
         return [replace(step, change=self._grouped(step.change)) for step in steps]
 
     def _grouped(self, change: Change | None) -> Change | None:
@@ -198,7 +202,8 @@ class RunSteering:
     def _chain(self, model: str, goal: Goal) -> Chain:
         profile = self.profile(model)
         alone = chain(self.declaration.train, model, profile, goal)
-        return self.fusing.chain(alone, profile, self.repeats[model])
+        together = self.fusing.chain(alone, profile, self.repeats[model])
+        return self.forking.chain(together, profile, self.configs[model], self.repeats[model])
 
     def profile(self, model: str) -> Profile:
         """What was measured of a model; of one that was not piloted, of the one whose config is most like its own."""

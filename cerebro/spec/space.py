@@ -2,7 +2,8 @@
 
 A space is a plain mapping from names to values. A value is a list (one of these), one of `choice`, `uniform`,
 `loguniform`, `randint`, a nested mapping (a sub-space), or a constant. A mapping inside a `choice` or a list is a
-conditional sub-space: its dimensions exist only where it was chosen. Optuna's distributions are taken as well.
+conditional sub-space: its dimensions exist only where it was chosen. A value that changes by epoch is made by
+`cerebro.spec.stages`. Optuna's distributions are taken as well.
 
 `cerebro.spec.sampling` draws configs from spaces.
 """
@@ -14,6 +15,7 @@ from itertools import product
 from typing import Any
 
 from cerebro.errors import SpecError
+from cerebro.spec.stages import check_staged, is_staged
 
 Config = Mapping[str, Any]
 
@@ -163,6 +165,12 @@ def check_space(space: object, path: str = "search") -> None:
     """
     if not isinstance(space, Mapping) or not space:
         raise SpecError(f"{path}: {space!r} is not a space: give a non-empty dict of names and values")
+    if is_staged(space):
+        raise SpecError(f"{path}: {space!r} is by epoch as a whole: give stages to the values of single names")
+    _check_names(space, path)
+
+
+def _check_names(space: Mapping[Any, Any], path: str) -> None:
     for name, value in space.items():
         if not isinstance(name, str) or not name:
             raise SpecError(f"{path}: {name!r} is not the name of a dimension: use a non-empty string")
@@ -201,6 +209,9 @@ def _check_value(value: Any, path: str) -> None:
                 raise SpecError(f"{path}: the list is empty: give at least one value")
             for option in options:
                 _check_value(option, path)
+        case Mapping() if is_staged(value):
+            check_staged(value, path)
+            _check_names(value, path)
         case Mapping():
             check_space(value, path)
         case Uniform() | LogUniform() | RandInt() | Steps() | None | bool() | str() | int():

@@ -34,6 +34,8 @@ class LiveLearner:
     """Whether each sub-module was in training mode as `build` left it; frozen parts may be in evaluation mode."""
     device: torch.device
     output: "LastOutput"
+    config: Mapping[str, Any]
+    """What `build` was given."""
     frozen: Frozen | None = None
     view: View | None = None
     precision: str = "float32"
@@ -134,7 +136,7 @@ def build_learner(
     modes = {part: part.training for part in module.modules()}
     frozen, view = _derived_parts(learner, build, config)
     state = LiveState(module, optimizer, schedule, frozen)
-    return LiveLearner(learner, state, metrics, modes, device, output, frozen, view, precision)
+    return LiveLearner(learner, state, metrics, modes, device, output, config, frozen, view, precision)
 
 
 def _derived_parts(learner: Learner, build: Build, config: Mapping[str, Any]) -> tuple[Frozen | None, View | None]:

@@ -2,14 +2,18 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 from cerebro.errors import ModelError
+from cerebro.spec.stages import at_epoch, stage_starts
 from cerebro.training.adoption import COLD, RESET, fill_memory, memory_of, parameters_of
 from cerebro.training.layout import dtype_name
 from cerebro.training.learners import Build, as_metric, build_optimizer, call_build
 from cerebro.training.modes import Modes
 from cerebro.training.randomness import preserved_generators
+
+STAGE = "a stage may change rates, penalties, the loss or the batch size, but not what is trained, nor what by"
 
 Shapes = dict[str, tuple[str, tuple[int, ...]]]
 """The type and shape of each parameter and buffer, by name."""
@@ -60,11 +64,41 @@ def check_clone(
     """
     keep = optimizer == "keep"
     ours, theirs = (_blueprint(build, config, label, with_memory=keep) for config in (before, after))
-    _check_tensors(ours.tensors, theirs.tensors, model)
+    _check(ours, theirs, _Words(model, "the clone", COLD, RESET, "freeze no more than it did"), keep)
+
+
+def check_stages(build: Build, config: Mapping[str, Any], label: str | None) -> None:
+    """Check that the state of each stage of a config is one that the next stage can go on from.
+
+    Raises:
+        ModelError: it is not, with the first difference; or as `shapes` does.
+    """
+    starts = stage_starts(config)
+    if len(starts) == 1:
+        return
+    found = [_blueprint(build, at_epoch(config, start), label, with_memory=True) for start in starts]
+    for (before, after), (ours, theirs) in zip(pairwise(starts), pairwise(found), strict=True):
+        words = _Words(f"stage @{before}", f"stage @{after}", STAGE, STAGE, STAGE)
+        _check(ours, theirs, words, keep=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """How errors call the two configs, and what they advise."""
+
+    model: str
+    heir: str
+    if_shapes: str
+    if_optimizers: str
+    if_frozen: str
+
+
+def _check(ours: _Blueprint, theirs: _Blueprint, words: _Words, keep: bool) -> None:
+    _check_tensors(ours.tensors, theirs.tensors, words)
     for name in sorted(theirs.frozen - ours.frozen):
-        raise ModelError(f"the clone would freeze {name}, which {model} has trained: freeze no more than it did")
+        raise ModelError(f"{words.heir} would freeze {name}, which {words.model} has trained: {words.if_frozen}")
     if keep:
-        _check_optimizers(ours, theirs, model)
+        _check_optimizers(ours, theirs, words)
 
 
 def _blueprint(build: Build, config: Mapping[str, Any], label: str | None, with_memory: bool) -> _Blueprint:
@@ -102,32 +136,34 @@ def _frozen_names(names: Iterable[str], freeze: Iterable[str]) -> frozenset[str]
     return frozenset(name for name in names if name.startswith(parts))
 
 
-def _check_tensors(ours: Shapes, theirs: Shapes, model: str) -> None:
+def _check_tensors(ours: Shapes, theirs: Shapes, words: _Words) -> None:
+    model, heir, advice = words.model, words.heir, words.if_shapes
     for name in [*ours, *(name for name in theirs if name not in ours)]:
         one, other = ours.get(name), theirs.get(name)
         if one == other:
             continue
         if one is None or other is None:
             has, would = ("has", "would not") if other is None else ("has no", "would")
-            raise ModelError(f"{model} {has} {name}, the clone {would}: {COLD}")
+            raise ModelError(f"{model} {has} {name}, {heir} {would}: {advice}")
         part = 0 if one[1] == other[1] else 1  # types are told where the shapes are the same
-        raise ModelError(f"{model} has {name} {one[part]}, the clone would have {other[part]}: {COLD}")
+        raise ModelError(f"{model} has {name} {one[part]}, {heir} would have {other[part]}: {advice}")
 
 
-def _check_optimizers(ours: _Blueprint, theirs: _Blueprint, model: str) -> None:
+def _check_optimizers(ours: _Blueprint, theirs: _Blueprint, words: _Words) -> None:
+    model, heir, advice = words.model, words.heir, words.if_optimizers
     if ours.optimizer != theirs.optimizer:
         raise ModelError(
-            f"{model} was trained by {ours.optimizer}, the clone would be by {theirs.optimizer}, "
-            f"which cannot use what the other remembers: {RESET}"
+            f"{model} was trained by {ours.optimizer}, {heir} would be by {theirs.optimizer}, "
+            f"which cannot use what the other remembers: {advice}"
         )
     if ours.trained != theirs.trained:
         name = _first_moved(ours.trained, theirs.trained)
-        raise ModelError(f"{name} has not the same place in the optimizer of {model} and that of the clone: {RESET}")
+        raise ModelError(f"{name} has not the same place in the optimizer of {model} and that of {heir}: {advice}")
     for name, held in ours.memory.items():
         if held != theirs.memory.get(name, ()):
             raise ModelError(
-                f"the optimizer of {model} remembers {_list(held)} of {name}, that of the clone would "
-                f"{_list(theirs.memory.get(name, ()))}: {RESET}"
+                f"the optimizer of {model} remembers {_list(held)} of {name}, that of {heir} would "
+                f"{_list(theirs.memory.get(name, ()))}: {advice}"
             )
 
 

@@ -22,6 +22,8 @@ from cerebro.training.modes import Modes
 from cerebro.training.piloting import Sample, first_difference, head, probe, timed
 from cerebro.training.randomness import set_generators
 from cerebro.training.rewrites import compared_alone
+from cerebro.training.shapes import check_stages
+from cerebro.training.sharing import same_visits
 from cerebro.training.together import compared, why_not_together
 from cerebro.training.train import LOSS, DivergedError, Visit, train_visit, valid_visit
 
@@ -43,6 +45,8 @@ class Trainer:
         self._program, self._device, self._members = program, torch.device(device), dict(program.members)
         self._shards, self._modes = _Shards(open_dataset(program.data)), Modes.present()
         self._learners: OrderedDict[str, LiveLearner] = OrderedDict()
+        self._sharing = dict[str, str]()
+        """By model the one that has made its last visit for it."""
         self._apart = set[tuple[str, ...]]()
         """Models that were to go together and could not."""
         self._derived = DerivedColumns(self._device, lambda: self._shards.open("train", 0).columns)
@@ -128,24 +132,32 @@ class Trainer:
         order = permutation(shard.rows, rows_key) if lives[0].learner.shuffle else None
         return fused_train_visit(lives, shard.columns, order)
 
+    def alike(self, units: Sequence[Unit], parents: Sequence[memoryview | None]) -> list[list[int]]:
+        """The places of those units that are one and the same visit from one and the same state, group by group."""
+        members = [self._member(unit.model) for unit in units]
+        if self._program.independent:
+            return [[place] for place in range(len(units))]
+        return same_visits(units, members, parents)
+
+    def share(self, model: str, other: str) -> None:
+        """Let `other` be in the state of `model`, which has made its last visit for it, until its own next visit."""
+        self._sharing[other] = model
+
     def values(self, model: str, partials: Sequence[Partials]) -> dict[str, float]:
         """The metrics over the visits that gave `partials`, in order."""
-        metrics = {"loss": LOSS, **self._learners[model].metrics}
+        metrics = {"loss": LOSS, **self._present(model).metrics}
         return {name: merged_value(metric, [p[name] for p in partials]) for name, metric in metrics.items()}
 
     def write_state(self, model: str, room_for: Callable[[int], memoryview]) -> int:
         """Write the state after the last visit of `model` where `room_for(size)` says; gives its size."""
-        return self._learners[model].state.write(room_for)
+        return self._present(model).state.write(room_for)
 
     def state(self, model: str) -> bytes:
         """The state after the last visit of `model`."""
-        return self._learners[model].state.to_bytes()
+        return self._present(model).state.to_bytes()
 
-    def module(self, model: str, state: memoryview) -> Any:
-        """The module of `model` in `state`, ready for use and the caller's own."""
-        live = self._learner(model, state)
-        live.training_mode()
-        return live.module.eval()
+    def _present(self, model: str) -> LiveLearner:
+        return self._learners[self._sharing.get(model, model)]
 
     def pilot(self, pilot: Pilot) -> dict[str, Any]:
         """What the planner wants to know of a model: its description and, with `batches`, its times and purity.
@@ -156,7 +168,7 @@ class Trainer:
         model, batches = pilot.model, pilot.batches
         if pilot.fellows:
             return {"together": self._pilot_together((model, *pilot.fellows), batches)}
-        live = self._learner(model, None)
+        live = self._first_learner(model)
         profile = describe(live)
         if batches:
             trace_seconds = timed(lambda: self._derived.find_out(live))
@@ -164,8 +176,9 @@ class Trainer:
             found = probe(live, sample, self._key(model, "noise", "pilot"), batches)
             rewrites = self._rewrites(model, batches)
             return profile | found | {"trace_seconds": trace_seconds, "derived": costs, "rewrites": rewrites}
+        check_stages(self._program.build, self._member(model).config, self._shards.dataset.label)
         again: list[LiveLearner] = []
-        build_seconds = timed(lambda: again.append(self._learner(model, None)))
+        build_seconds = timed(lambda: again.append(self._first_learner(model)))
         impure = _changed_by_building(live, again[0])
         return profile | {"build_seconds": build_seconds} | ({"impure_tensor": impure} if impure else {})
 
@@ -184,13 +197,13 @@ class Trainer:
         """The fields of `cerebro.plan.cost.Rewrite`, for each that is to be tried."""
         if self._program.precision == "float32":
             return []
-        live = self._learner(model, None)
+        live = self._first_learner(model)
         columns = head(self._shards.open("train", 0).columns, live.learner.batch_size * batches)
-        reference = replace(self._learner(model, None), precision="float32")
+        reference = replace(self._first_learner(model), precision="float32")
         return [{"name": "bf16", **compared_alone(reference, live, columns, self._key(model, "noise", "pilot"))}]
 
     def _pilot_together(self, models: Sequence[str], batches: int) -> dict[str, Any]:
-        lives = [self._learner(model, None) for model in models]
+        lives = [self._first_learner(model) for model in models]
         why_not = why_not_together(lives)
         if why_not is not None:
             return {"why_not": why_not}
@@ -201,32 +214,39 @@ class Trainer:
 
     def _starting(self, unit: Unit, parent: memoryview | None) -> LiveLearner:
         """The learner that a unit begins with."""
-        ancestor = self._member(unit.model).ancestor
-        if ancestor is None or not ancestor.is_adopted_by(unit):
-            return self._learner(unit.model, parent)
+        self._sharing.pop(unit.model, None)
+        member = self._member(unit.model)
+        config, start = member.config_in(unit.epoch), member.starts(unit)
+        if start == "own":
+            return self._learner(unit.model, parent, config)
         if parent is None:
-            raise InternalError(f"there is no state of {ancestor.model}, which {unit.model} is to start from")
+            ancestor = member.ancestor.model if member.ancestor else "the stage before"
+            raise InternalError(f"there is no state of {ancestor}, which {unit.model} is to start from")
         self._learners.pop(unit.model, None)  # one that has adopted before has stepped its schedule
-        live = self._built(unit.model)
+        live = self._built(unit.model, config)
         self._derived.find_out(live)
-        live.state.adopt(parent, ancestor.optimizer)
+        live.state.adopt(parent, start)
         return live
 
-    def _learner(self, model: str, parent: memoryview | None) -> LiveLearner:
+    def _learner(self, model: str, parent: memoryview | None, config: Mapping[str, Any]) -> LiveLearner:
         """A learner in the `parent` state; built anew where there is none to load."""
         self._modes.restore()
         live = self._learners.pop(model, None) if parent is not None else None
-        if live is None:
-            live = self._built(model)
+        if live is None or live.config != config:
+            live = self._built(model, config)
         if parent is not None:
             self._derived.find_out(live)  # as it was built, so that all workers find the same
             live.state.load(parent)
         return live
 
-    def _built(self, model: str) -> LiveLearner:
+    def _first_learner(self, model: str) -> LiveLearner:
+        """A learner as it is before its first unit."""
+        return self._learner(model, None, self._member(model).config_in(1))
+
+    def _built(self, model: str, config: Mapping[str, Any]) -> LiveLearner:
         """A learner as `build` gives it."""
         self._modes.restore()
-        config, label = self._member(model).config, self._shards.dataset.label
+        label = self._shards.dataset.label
         live = build_learner(
             self._program.build, config, self._key(model, "init"), label, self._device, self._program.precision
         )

@@ -15,6 +15,7 @@ from cerebro.optimizer.given import Given, Means
 from cerebro.optimizer.optimizer import applied
 from cerebro.optimizer.rule import Rule
 from cerebro.optimizer.rules.derive import derive
+from cerebro.optimizer.rules.fork import fork
 from cerebro.optimizer.rules.fuse import fuse
 from cerebro.optimizer.rules.hop import hop
 from cerebro.plan.considered import considered_text
@@ -44,6 +45,16 @@ def plain(count: int, profile: object = MLP, **more: object) -> tuple[Select, Gi
     return select(grid(count)), given(grid(count), profile, **more)  # type: ignore[arg-type]
 
 
+def staged(profile: object = CNN, **more: object) -> tuple[Select, Given]:
+    """Eight models: two trainings in epochs 1 and 2, four in 3, and then each its own."""
+    rates = [(first, second, third) for third in (0.3, 0.4) for second in (0.2, 0.1) for first in (0.1, 0.5)]
+    configs = {
+        f"m{number:03d}": {"lr": {"@1": first, "@3": second, "@4": third}}
+        for number, (first, second, third) in enumerate(rates, start=1)
+    }
+    return select(configs, epochs=6), given(configs, profile, **more)  # type: ignore[arg-type]
+
+
 CASES: dict[str, tuple[tuple[Rule, ...], Callable[[], tuple[Select, Given]]]] = {
     "hop": ((hop,), lambda: two_kinds(4)),
     "derive-nothing": ((derive,), lambda: plain(4)),
@@ -63,6 +74,15 @@ CASES: dict[str, tuple[tuple[Rule, ...], Callable[[], tuple[Select, Given]]]] = 
     "fuse-not-allowed": ((hop, fuse), lambda: plain(4, means=replace(ONE, fuse=False))),
     "fuse-apart": ((hop, fuse), lambda: plain(4, apart="passes are for the CPU, and this is cuda")),
     "fuse-enough-workers": ((hop, fuse), lambda: plain(2, replace(MLP, together=None))),
+    "fork": ((hop, fork), staged),
+    "fork-nothing-in-common": ((hop, fork), lambda: plain(4)),
+    "fork-not-allowed": ((hop, fork), lambda: staged(means=replace(ONE, fork=False))),
+    "fork-apart": ((hop, fork), lambda: staged(apart="independent=True: each model sees other batches")),
+    "fork-fused": ((hop, fuse, fork), lambda: staged(MLP)),
+    "fork-leaves-workers-idle": (
+        (hop, fuse, fork),
+        lambda: staged(replace(MLP, together=Together(4, "", 6.0, 6.0)), means=replace(ONE, workers=4)),
+    ),
     "fuse-not-enough-memory": (
         (hop, fuse),
         lambda: plain(40, LARGE, memory_bytes=1470 << 20),

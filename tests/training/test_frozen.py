@@ -161,7 +161,7 @@ def test_of_an_output_of_many_tensors_only_those_in_use_are_columns(shards):
 @pytest.mark.parametrize("way", INLINE)
 def test_what_cannot_be_derived_says_why_and_is_run_in_the_batch(shards, way):
     trainer = trainer_of(build_uses, shards, {"way": way})
-    before = {n: t.clone() for n, t in trainer._learner("m001", None).module.named_parameters()}
+    before = {n: t.clone() for n, t in trainer._first_learner("m001").module.named_parameters()}
     state = state_after(trainer, 1)
     after = read_tensors(memoryview(state))
     assert INLINE[way] in trace_of(trainer).reason
@@ -171,7 +171,7 @@ def test_what_cannot_be_derived_says_why_and_is_run_in_the_batch(shards, way):
 
 def test_finding_out_changes_nothing(shards):
     trainer = trainer_of(build_transfer, shards, {})
-    live = trainer._learner("m001", None)
+    live = trainer._first_learner("m001")
     before = copy.deepcopy(live.module.state_dict())
     trainer._derived.find_out(live)
     assert live.frozen.trace.needed == (("backbone", 0),)
@@ -186,7 +186,7 @@ def test_a_state_holds_only_what_is_trained(shards):
 
 def test_a_frozen_part_is_never_trained_and_stays_in_evaluation_mode(shards):
     trainer = trainer_of(build_transfer, shards, {})
-    untrained = {n: t.clone() for n, t in trainer._learner("m001", None).module.backbone.state_dict().items()}
+    untrained = {n: t.clone() for n, t in trainer._first_learner("m001").module.backbone.state_dict().items()}
     state_after(trainer)
     module = trainer._learners["m001"].module  # as it was during the visit
     assert module.head.training
