@@ -29,6 +29,7 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
+from driven import write_experiment
 from harness import arguments, print_figures, print_table, timed
 
 import cerebro
@@ -47,32 +48,6 @@ from cerebro.testing.faults import (
     running,
 )
 
-EXPERIMENT = """
-from functools import partial
-from pathlib import Path
-import torch
-import torch.nn.functional as F
-import cerebro
-
-def build(config):
-    return cerebro.Learner(
-        module=torch.nn.Sequential(
-            torch.nn.Linear(32, config["width"]), torch.nn.ReLU(), torch.nn.Dropout(0.2),
-            torch.nn.Linear(config["width"], 4),
-        ),
-        loss=lambda module, batch: F.cross_entropy(module(batch["x"]), batch["label"]),
-        optimizer=partial(torch.optim.AdamW, lr=config["lr"]),
-        batch_size=16,
-        metrics={{"accuracy": cerebro.metrics.accuracy("label")}},
-    )
-
-experiment = cerebro.Experiment(
-    "chaos", data=Path({data!r}), build=build,
-    search=cerebro.Grid({{"width": [64, 128], "lr": [0.001 * (i + 1) for i in range({rates})]}}),
-    epochs={epochs}, metric="accuracy", mode="max",
-)
-"""
-
 
 def make_data(folder: Path, rows: int) -> Path:
     random = np.random.RandomState(0)
@@ -85,9 +60,8 @@ def make_data(folder: Path, rows: int) -> Path:
 
 
 def declared(folder: Path, name: str, data: Path, models: int, epochs: int) -> Path:
-    file = folder / f"{name}.py"
-    file.write_text(EXPERIMENT.format(data=str(data), rates=models // 2, epochs=epochs))
-    return file
+    search = f'cerebro.Grid({{"width": [64, 128], "lr": [0.001 * (i + 1) for i in range({models // 2})]}})'
+    return write_experiment(folder / f"{name}.py", "chaos", data, search, epochs=epochs, batch_size=16)
 
 
 def first_read(driver: Driver, what: str) -> None:

@@ -13,41 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chaos import make_data
+from driven import write_experiment
 from harness import arguments, print_figures, print_table
 
 from cerebro.session.source import load_experiment
 from cerebro.testing.faults import Chaos, Subject, decisions, digests, leftovers
 
-EXPERIMENT = """
-from functools import partial
-from pathlib import Path
-import torch
-import torch.nn.functional as F
-import cerebro
-
-def build(config):
-    return cerebro.Learner(
-        module=torch.nn.Sequential(
-            torch.nn.Linear(32, config["width"]), torch.nn.ReLU(), torch.nn.Dropout(0.2),
-            torch.nn.Linear(config["width"], 4),
-        ),
-        loss=lambda module, batch: F.cross_entropy(module(batch["x"]), batch["label"]),
-        optimizer=partial(torch.optim.AdamW, lr=config["lr"]),
-        batch_size=32,
-        metrics={{"accuracy": cerebro.metrics.accuracy("label")}},
-    )
-
-SPACE = {{"width": [16, 32], "lr": cerebro.loguniform(1e-4, 1e-1)}}
-experiment = cerebro.Experiment(
-    "search", data=Path({data!r}), build=build, search={search}, epochs=4, metric="accuracy", mode="max",
-)
-"""
-
+SPACE = '{"width": [16, 32], "lr": cerebro.loguniform(1e-4, 1e-1)}'
 SEARCHES = {
-    "ASHA": "cerebro.ASHA(SPACE, models=12, max_epochs=4, eta=2)",
-    "Hyperband": "cerebro.Hyperband(SPACE, max_epochs=4, eta=2)",
-    "PBT": "cerebro.PBT(SPACE, population=6, interval=1)",
-    "TPE+ASHA": 'cerebro.ASHA(cerebro.OptunaSearch(SPACE, sampler="tpe"), models=12, max_epochs=4, eta=2)',
+    "ASHA": f"cerebro.ASHA({SPACE}, models=12, max_epochs=4, eta=2)",
+    "Hyperband": f"cerebro.Hyperband({SPACE}, max_epochs=4, eta=2)",
+    "PBT": f"cerebro.PBT({SPACE}, population=6, interval=1)",
+    "TPE+ASHA": f'cerebro.ASHA(cerebro.OptunaSearch({SPACE}, sampler="tpe"), models=12, max_epochs=4, eta=2)',
 }
 WORKERS = (1, 2, 3)
 LINES_MAX = 16
@@ -56,8 +33,7 @@ LINES_MAX = 16
 
 def declared(folder: Path, name: str, data: Path) -> Path:
     file = folder / f"search_{name.lower().replace('+', '_')}.py"
-    file.write_text(EXPERIMENT.format(data=str(data), search=SEARCHES[name]))
-    return file
+    return write_experiment(file, "search", data, SEARCHES[name], epochs=4, batch_size=32)
 
 
 @dataclass(frozen=True)
