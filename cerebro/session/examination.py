@@ -9,6 +9,7 @@ from typing import Any
 from cerebro.errors import DataError, StoreError
 from cerebro.execution.resume import Finish
 from cerebro.session.lineage import first_gap
+from cerebro.session.members import members_in
 from cerebro.session.recovery import torn_catalog_log, units_by_model
 from cerebro.storage.catalog import FILE, GENESIS, CatalogReader, event_hash
 from cerebro.storage.dataset import open_dataset
@@ -140,8 +141,9 @@ def _states(reader: CatalogReader, folder: ExperimentFolder) -> Iterator[Finding
 
 def _units(reader: CatalogReader) -> Iterator[Finding]:
     """Models whose units are no chain of states."""
+    members = members_in(reader)
     for model, rows in units_by_model(reader).items():
-        gap = first_gap(rows)
+        gap = first_gap(rows, members[model].ancestor)
         if gap is not None:
             yield Finding("units", FILE, f"{model}, {gap}", f"let the next run train {model} anew", model)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from cerebro.errors import DataError
 from cerebro.ids import digest
+from cerebro.plan.program import Ancestor
 from cerebro.report.leaderboard import leaderboard
 from cerebro.storage.catalog import CatalogReader, UnitRow
 from cerebro.storage.dataset import open_dataset
@@ -135,11 +136,16 @@ def shard_digests(data: str, expected: str) -> dict[str, tuple[str, ...]]:
     return {split: tuple(shard.sha256 for shard in shards) for split, shards in dataset.splits.items()}
 
 
-def first_gap(units: Sequence[UnitRow]) -> str | None:
-    """What breaks the chain of one model's units, given in order: a visit that is missing, or a state from nowhere."""
-    state = None
+def first_gap(units: Sequence[UnitRow], ancestor: Ancestor | None = None) -> str | None:
+    """What breaks the chain of one model's units, given in order: a visit that is missing, or a state from nowhere.
+
+    The units of a warm clone begin where the state of its ancestor was taken.
+    """
+    state = ancestor.state_digest if ancestor else None
+    start = ("train", ancestor.epoch) if ancestor else None
     for (epoch, kind), group in groupby(units, key=lambda row: (row.unit.epoch, row.unit.kind)):
-        for position, row in enumerate(group):
+        visited = len(ancestor.train_shards) if ancestor and (kind, epoch) == start else 0
+        for position, row in enumerate(group, visited):
             if row.unit.position != position:
                 return f"epoch {epoch}: {kind} visit {position} expected, {row.unit.position} found"
             if row.parent_digest != state:

@@ -26,7 +26,7 @@ def repair(folder: ExperimentFolder) -> tuple[Examination, Examination]:
         before = _looked_at_alone(folder)
         done = [finding for finding in before.findings if finding.repairable]
         if any(finding.about == "catalog" for finding in done):
-            replace_catalog(folder.path, salvaged := salvage(folder.path))
+            replace_catalog(folder.path, salvaged := salvage(folder.path, folder.checkpoints))
             done += [Finding("catalog", "", f"{model} starts anew", "", model) for model in salvaged.lost]
         if done:
             _mend(folder, done)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any
 from cerebro.errors import StoreError
 from cerebro.ids import canonical_json, model_id
 from cerebro.storage.catalog import FILE, GENESIS, Catalog, event_hash
-from cerebro.storage.checkpoints import sync_folder
+from cerebro.storage.checkpoints import Checkpoints, sync_folder
 from cerebro.storage.schema import expected_statements, table_statements
 from cerebro.storage.seals import PARTS, Seal, broken_seals
 
@@ -34,8 +35,11 @@ class Salvaged:
     """The models that start anew."""
 
 
-def salvage(folder: Path) -> Salvaged:
-    """What can be trusted of the damaged catalog in `folder`; reads only.
+def salvage(folder: Path, checkpoints: Checkpoints) -> Salvaged:
+    """What can be trusted of the damaged catalog in `folder`, whose states are in `checkpoints`; reads only.
+
+    How a model that has to start anew began is known from its row in `models`, from the log, or from the declaration.
+    One of which all three are lost is not forgotten by a search that would try its config: the next run adds it.
 
     Raises:
         StoreError: too little, with the way out.
@@ -48,13 +52,15 @@ def salvage(folder: Path) -> Salvaged:
         present = {"plan_id": experiment["plan_id"], "ts": experiment["created"], "spec": experiment["spec"]}
         declarations = [*declarations, present]
     known = {row["plan_id"] for row in declarations}
-    configs = {model_id(index): config for index, config in enumerate(spec.get("search", {}).get("configs", ()))}
     rows = {row["model"]: row for row in found["models"]}
-    unsound = set[str]().union(*(broken[part] for part in _PER_MODEL))
-    lost = [model for model in configs if model in unsound or rows.get(model, {}).get("plan_id") not in known]
-    kept: Rows = {part: [row for row in found[part] if row["model"] not in {*unsound, *lost}] for part in _PER_MODEL}
-    kept["models"] += [_anew(model, configs[model], experiment["plan_id"]) for model in lost]
     events = list(_chain(found["events"]))
+    sound = [row for row in found["models"] if row["model"] not in broken["models"]]
+    joined = _declared(spec) | _joined(events) | {row["model"]: _beginning(row) for row in sound}
+    unsound = set[str]().union(*(broken[part] for part in _PER_MODEL))
+    lost = [model for model in joined if model in unsound or rows.get(model, {}).get("plan_id") not in known]
+    kept: Rows = {part: [row for row in found[part] if row["model"] not in {*unsound, *lost}] for part in _PER_MODEL}
+    for model in lost:
+        _add_anew(kept, model, joined[model], experiment["plan_id"], checkpoints)
     commands = found["commands"] if not broken["commands"] else [_command(row) for row in events if _is_run(row)]
     kept |= {"experiments": [experiment], "declarations": declarations, "commands": commands, "events": events}
     return Salvaged(kept, tuple(lost))
@@ -110,11 +116,48 @@ def _only(found: Rows, broken: Mapping[str, set[str]], folder: Path) -> Row:
     return found["experiments"][0]
 
 
-def _anew(model: str, config: Any, plan_id: str) -> Row:
+def _declared(spec: Mapping[str, Any]) -> dict[str, Row]:
+    """How the models of a search begin that says all its configs, with their repeats."""
+    names = ((model_id(i), config) for i, config in enumerate(spec.get("search", {}).get("configs", ())))
     return {
-        "model": model, "config": json.dumps(config), "status": "waiting", "epochs": 0, "state_digest": None,
-        "seconds": 0.0, "badge": "exact", "architecture": None, "error": None, "traceback": None, "plan_id": plan_id,
-    }  # fmt: skip
+        name if not repeat else f"{name}-r{repeat + 1}": {"config": json.dumps(config), "repeat": repeat}
+        for name, config in names
+        for repeat in range(spec.get("repeats", 1))
+    }
+
+
+def _joined(events: Sequence[Row]) -> dict[str, Row]:
+    """How the models begin whose coming is in the log: those that a procedure or a person added or cloned."""
+    found = dict[str, Row]()
+    for body in (json.loads(event["body"]) for event in events):
+        member = body.get("member")
+        if member is not None:
+            ancestor = member["ancestor"] and canonical_json(member["ancestor"])
+            begun = {"config": json.dumps(member["config"]), "repeat": member["repeat"], "ancestor": ancestor}
+            found[body["model"]] = {**begun, "until": body.get("until")}
+    return found
+
+
+def _beginning(row: Row) -> Row:
+    return {name: row[name] for name in ("config", "repeat", "ancestor", "until")}
+
+
+def _add_anew(kept: Rows, model: str, begun: Row, plan_id: str, checkpoints: Checkpoints) -> None:
+    """Let a model begin once more; a warm clone from its ancestor's state, as long as there is a file of it."""
+    row = {"model": model, **begun, "status": "waiting", "epochs": 0, "plan_id": plan_id}
+    if begun.get("ancestor"):
+        ancestor = json.loads(begun["ancestor"])
+        epoch, position, state = ancestor["epoch"], len(ancestor["train_shards"]) - 1, ancestor["state_digest"]
+        row["epochs"], file = epoch - 1, checkpoints.path(state)
+        if file.is_file():
+            place = {"model": model, "epoch": epoch, "position": position}
+            kept["checkpoints"].append(
+                {**place, "state_digest": state, "bytes": file.stat().st_size, "ts": time.time()}
+            )
+        else:
+            gone = f"the state of {ancestor['model']} that it starts from is not kept any more: clone it again"
+            row |= {"status": "failed", "error": f"StoreError: {gone}"}
+    kept["models"].append(row)
 
 
 def _chain(events: Sequence[Row]) -> Iterator[Row]:

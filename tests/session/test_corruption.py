@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import cerebro
+from cerebro.session import connect
 from cerebro.session.examination import examine
 from cerebro.session.repair import repair
 from cerebro.storage.catalog import Catalog
@@ -164,6 +165,62 @@ def test_a_rebuilt_catalog_keeps_the_other_models(finished, tmp_path):
         assert reader.events()[-1]["kind"] == "repaired"
     again = declared.fit(engine="inline", store=tmp_path / "store", progress=False)
     assert {row["model"]: dict(row, seconds=0) for row in again.leaderboard()} == board
+
+
+@pytest.fixture
+def joined(finished, tmp_path):
+    """The same with a model that was added (m003), a cold clone (m004) and a warm one (m005), all trained."""
+    declared, _ = finished
+    handle = connect("kept", tmp_path / "store")
+    handle.add({"lr": 0.1})
+    handle.clone("m001", warm=False, lr=0.2)
+    handle.clone("m001", lr=0.3)
+    return declared, declared.fit(engine="inline", store=tmp_path / "store", progress=False)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE units SET partials = '{}' WHERE model IN ('m003', 'm004') AND position = 1",
+        "UPDATE models SET config = '{}' WHERE model IN ('m003', 'm004')",
+        "DELETE FROM models WHERE model IN ('m003', 'm004')",
+    ],
+    ids=["units", "models", "lost"],
+)
+def test_a_rebuilt_catalog_keeps_models_that_joined_later(joined, tmp_path, sql):
+    import sqlite3
+
+    declared, result = joined
+    board = {row["model"]: dict(row, seconds=0) for row in result.leaderboard()}
+    assert len(board) == 5
+    with closing(sqlite3.connect(result.folder.path / "catalog.sqlite")) as db, db:
+        db.execute(sql)
+    _, after = repair(result.folder)
+    assert after.findings == ()
+    with closing(result.folder.reader()) as reader:
+        statuses = {row["model"]: row["status"] for row in reader.models()}
+    assert [model for model, status in statuses.items() if status == "waiting"] == ["m003", "m004"]
+    again = declared.fit(engine="inline", store=tmp_path / "store", progress=False)
+    assert {row["model"]: dict(row, seconds=0) for row in again.leaderboard()} == board
+
+
+def test_a_warm_clone_starts_anew_only_while_there_is_what_it_starts_from(joined, tmp_path):
+    import sqlite3
+
+    declared, result = joined
+    board = {row["model"]: dict(row, seconds=0) for row in result.leaderboard()}
+    with closing(sqlite3.connect(result.folder.path / "catalog.sqlite")) as db, db:
+        db.execute("UPDATE units SET partials = '{}' WHERE model = 'm005' AND position = 1")
+    repair(result.folder)
+    again = declared.fit(engine="inline", store=tmp_path / "store", progress=False)  # m001 is as it was cloned
+    assert {row["model"]: dict(row, seconds=0) for row in again.leaderboard()} == board
+    with closing(sqlite3.connect(result.folder.path / "catalog.sqlite")) as db, db:
+        db.execute("DELETE FROM units WHERE model = 'm005'")
+    result.folder.checkpoints.path(board["m001"]["state_digest"]).unlink()
+    repair(result.folder)
+    rows = {row["model"]: row for row in result.leaderboard()}
+    assert (rows["m001"]["status"], rows["m005"]["status"]) == ("waiting", "failed")
+    assert "the state of m001 that it starts from is not kept any more: clone it again" in rows["m005"]["error"]
 
 
 def test_what_an_experiment_is_cannot_be_made_up(finished):
