@@ -42,6 +42,8 @@ class Launch:
     worker: int
     fellows: tuple[Unit, ...] = ()
     """The same visit of other models, made in one pass over the shard; each ends by itself."""
+    kernel: str = ""
+    """How the steps are computed, where that may change bits (`cerebro.plan.kernels`)."""
 
     @property
     def units(self) -> tuple[Unit, ...]:
@@ -117,6 +119,8 @@ class UnitFinished:
     """Metrics of the whole epoch so far; final at the last position of a split."""
     moved_bytes: int = 0
     peak_bytes: int = 0
+    kernel: str = ""
+    """How it was computed, if not as the reference: enough to compute it again (`cerebro.plan.kernels`)."""
     more: bool = False
     """Whether units of the same pass are still to be told of."""
 

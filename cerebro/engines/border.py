@@ -15,6 +15,7 @@ from typing import Literal, TypeVar
 from cerebro.engines.deaths import is_out_of_memory
 from cerebro.execution.engine import Prior
 from cerebro.messages import Launch, Pilot, Piloted, PilotFailed, Unit, UnitFailed, UnitFinished
+from cerebro.plan.kernels import STACKED, stacked_with
 from cerebro.training.train import DivergedError, Visit
 from cerebro.training.trainer import ShardError, Trainer
 
@@ -84,17 +85,29 @@ def run_launch(
     units, begun = launch.units, time.perf_counter()
     visits = None
     if launch.fellows:
-        visits = guarded(lambda: trainer.visit_together(units, parents), lambda line, trace, error: None, catch)
+        visits = guarded(
+            lambda: trainer.visit_together(units, parents, launch.kernel), lambda line, trace, error: None, catch
+        )
     events = list[UnitFinished | UnitFailed]()
     for index, (unit, parent) in enumerate(zip(units, parents, strict=True)):
-        visit = partial(trainer.visit, unit, parent) if visits is None else partial(_visited, visits[index])
+        alone = partial(trainer.visit, unit, parent, launch.kernel)
+        visit = alone if visits is None else partial(_visited, visits[index])
         prior = priors[index] if index < len(priors) else ()
         event = _run_unit(trainer, unit, launch.worker, parent, prior, visit, keep, catch)
-        events.append(replace(event, more=index < len(units) - 1) if isinstance(event, UnitFinished) else event)
+        if isinstance(event, UnitFinished):
+            event = replace(event, kernel=_kernel(launch, visits is not None), more=index < len(units) - 1)
+        events.append(event)
     if visits is None:
         return _one_after_another(events)
     share = (time.perf_counter() - begun) / len(units)
     return _one_after_another([replace(e, seconds=share) if isinstance(e, UnitFinished) else e for e in events])
+
+
+def _kernel(launch: Launch, is_pass: bool) -> str:
+    """How the units of a launch were computed, as the log keeps it."""
+    if launch.kernel == STACKED:
+        return stacked_with([unit.model for unit in launch.units]) if is_pass else ""
+    return launch.kernel
 
 
 def _visited(visit: Visit | DivergedError) -> Visit:

@@ -97,7 +97,8 @@ class Scheduler:
             unit = progress.places[choice.model].unit(choice.shard)
             self._check_present(choice.worker, unit)
             fellows = self._fellows(choice.model, choice.worker, unit)
-            launch = Launch(unit, choice.worker, tuple(fellows.values()))
+            kernel = progress.places[choice.model].chain.kernel
+            launch = Launch(unit, choice.worker, tuple(fellows.values()), kernel)
             self._ledger.launch(launch.unit, launch.worker, launch.fellows)
             for model, its_unit in {choice.model: unit, **fellows}.items():
                 progress.start(model, choice.worker, its_unit)

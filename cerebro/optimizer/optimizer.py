@@ -15,12 +15,13 @@ from cerebro.optimizer.rule import Rule
 from cerebro.optimizer.rules.derive import derive, features_of_tree
 from cerebro.optimizer.rules.fuse import fuse
 from cerebro.optimizer.rules.hop import hop
+from cerebro.optimizer.rules.layout import layout
 from cerebro.plan.considered import Considered
 from cerebro.plan.logical import Select
 from cerebro.plan.physical import Hop, PhysicalPlan
 
 REWRITES: tuple[Rule, ...] = (derive,)
-OPERATORS: tuple[Rule, ...] = (hop, fuse)
+OPERATORS: tuple[Rule, ...] = (hop, fuse, layout)
 RULES = (*REWRITES, *OPERATORS)
 
 

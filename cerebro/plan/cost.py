@@ -46,6 +46,12 @@ class Together:
     valid_gain: float = 1.0
     first_seconds: float = 0.0
     """What the first pass on a worker takes beside its batches: ways of computing for all at once are tried out."""
+    stacked_train_gain: float = 0.0
+    """The same of kernels that take all models at once and may give other bits; 0 where they were not tried."""
+    stacked_valid_gain: float = 0.0
+    stacked_first_seconds: float = 0.0
+    deviation: float = 0.0
+    """After the pilot's steps with those, the largest difference of a parameter's elements, relative to its largest."""
 
 
 @dataclass(frozen=True, slots=True)

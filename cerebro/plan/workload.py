@@ -26,6 +26,8 @@ class Chain:
     """What decides first: among models that may run, those that are due earlier go before all others."""
     group: str = ""
     """Models of one group make a visit in one pass wherever they come to it together; without a group each alone."""
+    kernel: str = ""
+    """How its steps are computed, where that may change bits (`cerebro.plan.kernels`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,8 @@ class Link:
     worker: int
     parent_digest: str | None
     state_digest: str | None
+    kernel: str = ""
+    """How it was computed, if not as the reference (`cerebro.plan.kernels`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,7 @@ def _link(row: UnitRow, shards: Mapping[str, Sequence[str]]) -> Link:
     shard = known[unit.shard] if unit.shard < len(known) else None
     return Link(
         row.unit_id, unit.kind, unit.epoch, unit.position, unit.shard, shard, row.run, row.worker, row.parent_digest,
-        row.state_digest,
+        row.state_digest, row.kernel,
     )  # fmt: skip
 
 
@@ -173,11 +175,12 @@ def _first_digits(found: re.Match[str]) -> str:
 
 
 def _table(units: Sequence[Link]) -> list[str]:
-    head = ["unit", "kind", "epoch", "visit", "shard", "run", "worker", "parent", "state"]
+    head = ["unit", "kind", "epoch", "visit", "shard", "run", "worker", "parent", "state", "kernel"]
+    head = head if any(link.kernel for link in units) else head[:-1]
     rows = [head]
     for link in units:
         numbers = (link.epoch, link.position, link.shard, link.run, link.worker)
         digests = [(text or "-")[:_SHOWN] for text in (link.parent_digest, link.state_digest)]
-        rows.append([link.unit_id[:_SHOWN], link.kind, *map(str, numbers), *digests])
+        rows.append([link.unit_id[:_SHOWN], link.kind, *map(str, numbers), *digests, link.kernel][: len(head)])
     widths = [max(len(row[index]) for row in rows) for index in range(len(head))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

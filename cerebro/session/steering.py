@@ -200,6 +200,10 @@ class RunSteering:
         alone = chain(self.declaration.train, model, profile, goal)
         return self.fusing.chain(alone, profile, self.repeats[model])
 
+    def inexact(self, model: str) -> dict[str, Any] | None:
+        """For the log, how a model is computed, where it may get other bits than the reference gives."""
+        return self.fusing.inexact(model, self.profile(model))
+
     def profile(self, model: str) -> Profile:
         """What was measured of a model; of one that was not piloted, of the one whose config is most like its own."""
         known = self.profiles.get(model)

@@ -10,6 +10,7 @@ import torch
 from cerebro.errors import DataError, InternalError, ModelError
 from cerebro.messages import Pilot, Unit
 from cerebro.plan.features import Features
+from cerebro.plan.kernels import CHANNELS_LAST, STACKED
 from cerebro.plan.program import LEARNERS_BYTES, SHARDS_BYTES, Member, Program, stream_key
 from cerebro.storage.dataset import Dataset, OpenShard, open_dataset
 from cerebro.streams import Key, permutation
@@ -21,7 +22,7 @@ from cerebro.training.metrics import merged_value
 from cerebro.training.modes import Modes
 from cerebro.training.piloting import Sample, first_difference, head, probe, timed
 from cerebro.training.randomness import set_generators
-from cerebro.training.rewrites import compared_alone
+from cerebro.training.rewrites import compared_alone, may_be_channels_last
 from cerebro.training.together import compared, why_not_together
 from cerebro.training.train import LOSS, DivergedError, Visit, train_visit, valid_visit
 
@@ -63,8 +64,10 @@ class Trainer:
         """Give back the memory of a model that is not trained for now."""
         self._learners.pop(model, None)
 
-    def visit(self, unit: Unit, parent: memoryview | None) -> Visit:
+    def visit(self, unit: Unit, parent: memoryview | None, kernel: str = "") -> Visit:
         """Run a unit from the `parent` state (None: the initial one): the model's own, or its ancestor's.
+
+        `kernel` says how it is computed, where that may change bits.
 
         Raises:
             ModelError: the user's code failed, or the loss is not finite.
@@ -72,6 +75,8 @@ class Trainer:
         """
         live = self._starting(unit, parent)
         self._derived.find_out(live)
+        if kernel == CHANNELS_LAST:
+            live.state.channels_last()
         shard = self._shards.open(unit.kind, unit.shard)
         visit = self._visit(live, unit, shard)
         self._learners[unit.model] = live  # not where the visit failed: such a learner only costs memory
@@ -90,9 +95,11 @@ class Trainer:
         return train_visit(live, columns, order)
 
     def visit_together(
-        self, units: Sequence[Unit], parents: Sequence[memoryview | None]
+        self, units: Sequence[Unit], parents: Sequence[memoryview | None], kernel: str = ""
     ) -> list[Visit | DivergedError] | None:
-        """Run units of several models on one shard in one pass, with the bits that `visit` gives; None: it cannot be.
+        """Run units of several models on one shard in one pass; None: it cannot be.
+
+        With the bits that `visit` gives each, unless `kernel` is that of stacked passes.
 
         Raises:
             ModelError: the code of one of them failed; nothing has happened.
@@ -106,7 +113,7 @@ class Trainer:
         try:
             if why_not is not None:
                 raise NotFusedError(why_not)
-            visits = self._visit_fused(lives, units[0])
+            visits = self._visit_fused(lives, units[0], exact=kernel != STACKED)
         except NotFusedError:  # they are built and loaded anew, each by itself
             self._apart.add(models)
             return None
@@ -118,15 +125,15 @@ class Trainer:
         """Whether these models draw the same batches and the same noise."""
         return len({self._key(unit.model, "rows", unit.epoch, unit.shard) for unit in units}) == 1
 
-    def _visit_fused(self, lives: Sequence[LiveLearner], unit: Unit) -> list[Visit | DivergedError]:
+    def _visit_fused(self, lives: Sequence[LiveLearner], unit: Unit, exact: bool) -> list[Visit | DivergedError]:
         shard = self._shards.open(unit.kind, unit.shard)
         self._modes.restore()
         set_generators(self._key(unit.model, "noise", unit.kind, unit.epoch, unit.shard))
         if unit.kind != "train":
-            return [*fused_valid_visit(lives, shard.columns)]
+            return [*fused_valid_visit(lives, shard.columns, exact)]
         rows_key = self._key(unit.model, "rows", unit.epoch, unit.shard)
         order = permutation(shard.rows, rows_key) if lives[0].learner.shuffle else None
-        return fused_train_visit(lives, shard.columns, order)
+        return fused_train_visit(lives, shard.columns, order, exact)
 
     def values(self, model: str, partials: Sequence[Partials]) -> dict[str, float]:
         """The metrics over the visits that gave `partials`, in order."""
@@ -182,12 +189,18 @@ class Trainer:
 
     def _rewrites(self, model: str, batches: int) -> list[dict[str, Any]]:
         """The fields of `cerebro.plan.cost.Rewrite`, for each that is to be tried."""
-        if self._program.precision == "float32":
-            return []
-        live = self._learner(model, None)
-        columns = head(self._shards.open("train", 0).columns, live.learner.batch_size * batches)
-        reference = replace(self._learner(model, None), precision="float32")
-        return [{"name": "bf16", **compared_alone(reference, live, columns, self._key(model, "noise", "pilot"))}]
+        tried = list[tuple[str, LiveLearner, LiveLearner]]()
+        if self._program.precision != "float32":
+            wide = replace(self._learner(model, None), precision="float32")
+            tried.append(("bf16", wide, self._learner(model, None)))
+        if not self._program.exact and may_be_channels_last(other := self._learner(model, None)):
+            other.state.channels_last()
+            tried.append((CHANNELS_LAST, self._learner(model, None), other))
+        key, columns = self._key(model, "noise", "pilot"), self._shards.open("train", 0).columns
+        return [
+            {"name": name, **compared_alone(one, other, head(columns, one.learner.batch_size * batches), key)}
+            for name, one, other in tried
+        ]
 
     def _pilot_together(self, models: Sequence[str], batches: int) -> dict[str, Any]:
         lives = [self._learner(model, None) for model in models]
@@ -197,7 +210,7 @@ class Trainer:
         learner = lives[0].learner
         rows = max(learner.batch_size * batches, learner.eval_batch_size or 0)
         columns = head(self._shards.open("train", 0).columns, rows)
-        return compared(lives, columns, self._key(models[0], "noise", "pilot"))
+        return compared(lives, columns, self._key(models[0], "noise", "pilot"), self._program.exact)
 
     def _starting(self, unit: Unit, parent: memoryview | None) -> LiveLearner:
         """The learner that a unit begins with."""

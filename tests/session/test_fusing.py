@@ -55,8 +55,8 @@ def passes(monkeypatch):
     """The models of each pass that was made in this process."""
     made, together = list[tuple[str, ...]](), Trainer.visit_together
 
-    def noted(self, units, parents):
-        visits = together(self, units, parents)
+    def noted(self, units, parents, kernel=""):
+        visits = together(self, units, parents, kernel)
         if visits is not None:
             made.append(tuple(unit.model for unit in units))
         return visits

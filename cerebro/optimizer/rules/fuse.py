@@ -82,7 +82,7 @@ def why_alone(group: TrainGroup, workers: int) -> str:
 
 def _text(groups: Sequence[TrainGroup], found: Fusing) -> str:
     fused = [(group, found.by_signature[s]) for group in groups if (s := group.profile.signature) in found.by_signature]
-    parts = (f"{group.kind()} ({which.together.train_gain:.1f} × as fast)" for group, which in fused)
+    parts = (f"{group.kind()} ({which})" for group, which in fused)
     return f"{', '.join(parts)} in {count_text(len(set(found.groups.values())), 'group')}"
 
 
@@ -125,13 +125,22 @@ def fusing(profiles: Mapping[str, Profile], repeats: Mapping[str, int], workers:
             repeat = repeats.get(models[0], 0)
             number = per_repeat[repeat] = per_repeat.get(repeat, -1) + 1
             groups |= dict.fromkeys(models, group_name(signature, repeat, number))
-        by_signature[signature] = Fused(max(per_repeat.values()) + 1, together)
+        by_signature[signature] = Fused(max(per_repeat.values()) + 1, together, is_stacked(together))
     return Fusing(groups, by_signature)
 
 
 def pays(together: Together) -> bool:
     """Whether the pilot found that models of this kind gain by going together."""
-    return not together.why_not and together.train_gain >= GAIN_MIN
+    return is_stacked(together) or _exact_gain(together) >= GAIN_MIN
+
+
+def is_stacked(together: Together) -> bool:
+    """Whether to take all models at once at the price of their bits: for a clear gain over the exact pass only."""
+    return together.stacked_train_gain >= GAIN_MIN * max(1.0, _exact_gain(together))
+
+
+def _exact_gain(together: Together) -> float:
+    return 0.0 if together.why_not else together.train_gain
 
 
 def _may_gain(profile: Profile) -> bool:

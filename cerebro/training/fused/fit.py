@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from cerebro.training.fused import dropout, elementwise, linear, reductions, shapes
+from cerebro.training.fused import dropout, elementwise, linear, reductions, shapes, stacked
 from cerebro.training.fused.joint import HandedOut, JointModule
 from cerebro.training.fused.likeness import difference
 from cerebro.training.fused.many import Group, Many
@@ -30,9 +30,11 @@ RULES = {
 
 
 def fused_train_visit(
-    lives: Sequence[LiveLearner], columns: Columns, row_order: "np.ndarray | None"
+    lives: Sequence[LiveLearner], columns: Columns, row_order: "np.ndarray | None", exact: bool = True
 ) -> list[Visit | DivergedError]:
     """Train on every row of a shard once, as `train_visit` does, every learner; what each gave, in order.
+
+    Unless `exact`, kernels that take all learners at once may give other bits (`cerebro.training.fused.stacked`).
 
     Raises:
         NotFusedError: the models cannot be trained in one pass; their states are to be loaded again, and each is to be
@@ -40,7 +42,7 @@ def fused_train_visit(
     """
     for live in lives:
         live.training_mode()
-    fused = _Fused(lives)
+    fused = _Fused(lives, exact)
     learner, device = lives[0].learner, lives[0].device
     steps = Steps(lives, fused.joint.parameters)
     for batch in batches(columns, learner.batch_size, row_order, device, learner.drop_last):
@@ -56,11 +58,11 @@ def fused_train_visit(
     return [divergence(visit) or visit for visit in fused.measures.visits()]
 
 
-def fused_valid_visit(lives: Sequence[LiveLearner], columns: Columns) -> list[Visit]:
+def fused_valid_visit(lives: Sequence[LiveLearner], columns: Columns, exact: bool = True) -> list[Visit]:
     """Measure every learner on every row of a shard, as `valid_visit` does; raises as `fused_train_visit` does."""
     for live in lives:
         live.module.eval()
-    fused = _Fused(lives)
+    fused = _Fused(lives, exact)
     learner = lives[0].learner
     batch_size = learner.eval_batch_size or learner.batch_size
     with torch.no_grad():
@@ -73,10 +75,10 @@ def fused_valid_visit(lives: Sequence[LiveLearner], columns: Columns) -> list[Vi
 class _Fused:
     """A group for the time of one visit."""
 
-    def __init__(self, lives: Sequence[LiveLearner]) -> None:
+    def __init__(self, lives: Sequence[LiveLearner], exact: bool) -> None:
         bind_together(lives)
         self._lives = lives
-        self._group = Group(len(lives), RULES)
+        self._group = Group(len(lives), RULES if exact else {**RULES, **stacked.RULES})
         self.joint = JointModule(self._group, [live.module for live in lives])
         self.measures = Measures(self._group, lives)
         first = lives[0].learner.loss
