@@ -150,11 +150,17 @@ def _arrow_array(values: "Array", kind: Any) -> Any:
 
 
 def _view(array: Any, column: Column) -> "Array":
-    flat = array.flatten() if column.shape else array
-    view = flat.to_numpy(zero_copy_only=True)
-    if view.dtype.name != column.dtype:
-        raise ValueError(f"{view.dtype.name} instead of {column.dtype}")
-    return view.reshape(len(array), *column.shape)
+    """A column as it is mapped; straight from the buffer, as Arrow's own way to NumPy loads pandas (0.2 s a worker)."""
+    import numpy as np
+    import pyarrow as pa
+
+    if pa.types.is_fixed_size_list(array.type) != bool(column.shape):
+        raise ValueError(f"{array.type} instead of values of the shape {column.shape}")
+    flat = array.values if column.shape else array
+    if flat.type != getattr(pa, column.dtype)() or flat.null_count:
+        raise ValueError(f"{flat.type} instead of {column.dtype}")
+    values = np.frombuffer(flat.buffers()[-1], column.dtype, len(flat), flat.offset * np.dtype(column.dtype).itemsize)
+    return values.reshape(len(array), *column.shape)
 
 
 def _size(column: Column) -> int:
