@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from cerebro.execution.forecast import Forecast, forecast
+from cerebro.execution.forecast import Forecast, forecast, lower_bound
 from cerebro.execution.policies import make_policy
 from cerebro.execution.policy import Policy
 from cerebro.operators.hop import moved_bytes
@@ -74,3 +74,9 @@ def _kept_bytes(hop: Hop, given: Given) -> int:
     nodes = (node for node in hop.derived if isinstance(node, Materialize) and node.otherwise == "Share")
     unstored = sum(node.unstored_bytes for node in nodes)
     return round(min(given.means.features.memory_bytes, unstored))
+
+
+def bound(root: Select, given: Given) -> Cost:
+    """What a tree costs at least, without being played through: its seconds are what no schedule is shorter than."""
+    hop = root.train if isinstance(root.train, Hop) else hopped(root, given)
+    return Cost(lower_bound(hop.workload), peak_bytes(hop, given), moved_bytes(hop))

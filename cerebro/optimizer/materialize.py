@@ -6,11 +6,9 @@ the budget those go first that save the most seconds a byte.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-WRITE_BYTES_PER_SECOND = 4e8
-READ_BYTES_PER_SECOND = 2e9
-"""With the hash of what is written and what is first read; rounded down from what disks and one core give."""
+from cerebro.storage.disk import DiskSpeed
 
 Place = tuple[str, int]
 """A split and the index of a shard."""
@@ -56,6 +54,7 @@ class Room:
     memory_bytes: float
     """In the memory of each worker."""
     workers: int
+    disk: DiskSpeed = field(default_factory=DiskSpeed)
 
 
 def choose(prefixes: Sequence[Prefix], rows: Mapping[Place, int], room: Room, always: bool = False) -> list[Choice]:
@@ -65,7 +64,7 @@ def choose(prefixes: Sequence[Prefix], rows: Mapping[Place, int], room: Room, al
     candidates = list[tuple[float, int, Place]]()
     for index, prefix in enumerate(prefixes):
         for place, count in rows.items():
-            saved = shared_seconds(prefix, count, room.workers, fits) - stored_seconds(prefix, count)
+            saved = shared_seconds(prefix, count, room.workers, fits) - stored_seconds(prefix, count, room.disk)
             if always or saved > 0:
                 candidates.append((saved / max(1.0, prefix.row_bytes * count), index, place))
     left, stored = room.budget_bytes, dict[int, list[Place]]()
@@ -75,7 +74,7 @@ def choose(prefixes: Sequence[Prefix], rows: Mapping[Place, int], room: Room, al
         if size <= left:
             left -= size
             stored.setdefault(index, []).append(place)
-    return [_choice(prefix, stored.get(i, []), rows, room.workers, fits) for i, prefix in enumerate(prefixes)]
+    return [_choice(prefix, stored.get(i, []), rows, room, fits) for i, prefix in enumerate(prefixes)]
 
 
 def recomputed_seconds(prefix: Prefix, rows: int) -> float:
@@ -89,16 +88,18 @@ def shared_seconds(prefix: Prefix, rows: int, workers: int, fits: bool) -> float
     return (once_each if fits else once_each * prefix.rounds) * rows * prefix.row_seconds
 
 
-def stored_seconds(prefix: Prefix, rows: int) -> float:
+def stored_seconds(prefix: Prefix, rows: int, disk: DiskSpeed) -> float:
     """Computing a column once, writing it, and reading it on every visit."""
     size = rows * prefix.row_bytes
-    write, read = size / WRITE_BYTES_PER_SECOND, size / READ_BYTES_PER_SECOND
+    write, read = size / disk.write_bytes_per_second, size / disk.read_bytes_per_second
     return rows * prefix.row_seconds + write + prefix.epochs * read
 
 
-def _choice(prefix: Prefix, stored: list[Place], rows: Mapping[Place, int], workers: int, fits: bool) -> Choice:
+def _choice(prefix: Prefix, stored: list[Place], rows: Mapping[Place, int], room: Room, fits: bool) -> Choice:
     seconds = sum(
-        stored_seconds(prefix, count) if place in stored else shared_seconds(prefix, count, workers, fits)
+        stored_seconds(prefix, count, room.disk)
+        if place in stored
+        else shared_seconds(prefix, count, room.workers, fits)
         for place, count in rows.items()
     )
     size = sum(rows[place] for place in stored) * prefix.row_bytes

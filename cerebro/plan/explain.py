@@ -2,6 +2,7 @@
 
 from cerebro.plan.considered import considered_text
 from cerebro.plan.cost import Cost
+from cerebro.plan.logical import Select
 from cerebro.plan.node import Node, tree
 from cerebro.plan.physical import PhysicalPlan
 from cerebro.quantities import seconds_text
@@ -25,3 +26,10 @@ def physical_text(physical: PhysicalPlan, actual: Cost | None = None) -> str:
 def why_text(physical: PhysicalPlan) -> str:
     """What the optimizer has weighed, one alternative a line."""
     return considered_text(physical.considered)
+
+
+def story_text(physical: PhysicalPlan, how: str, logical: Select) -> str:
+    """What is to be done, what the optimizer has found in that if anything, `how` it is done, and what was weighed."""
+    rewritten = {"rewritten": tree(physical.rewritten)} if physical.rewritten != logical else {}
+    parts = {"logical": tree(logical), **rewritten, "physical": how, "weighed": why_text(physical)}
+    return "\n\n".join(f"{name}\n{text}" for name, text in parts.items())

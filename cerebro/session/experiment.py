@@ -13,7 +13,7 @@ from cerebro.execution.policies import DEFAULT_POLICY, POLICIES
 from cerebro.execution.profiler import Profiler
 from cerebro.optimizer.given import Means
 from cerebro.plan.cost import Profile
-from cerebro.plan.explain import physical_text, why_text
+from cerebro.plan.explain import physical_text, story_text
 from cerebro.plan.features import Features
 from cerebro.plan.node import tree
 from cerebro.session.declaration import Declaration, check_same, declare
@@ -113,7 +113,8 @@ class Experiment(ExperimentSpec):
         """The plan as a tree: `logical` (what), `physical` (how, with estimates), `actual` (estimates beside measures).
 
         Nothing is trained. For the estimates a few batches of each architecture are run once, and remembered. `why`
-        adds what the optimizer has weighed: a line for each alternative, with its price or why it is not possible.
+        shows the logical plan too, what it was rewritten to, and what the optimizer has weighed: a line for each
+        alternative, with its price or why it is not possible.
 
         Raises:
             CerebroError: the experiment cannot be planned, with the reason.
@@ -129,12 +130,13 @@ class Experiment(ExperimentSpec):
         if stage == "physical":
             spend = as_budget(budget) or self.budget
             text = physical_text(physical) + (f"\n{fits_text(spend, physical, policy_used)}" if spend else "")
-            return f"{text}\n\n{why_text(physical)}" if why else text
+            return story_text(physical, text, declaration.select) if why else text
         with closing(Store(store).experiment(self.name).reader()) as reader:
             check_same(declaration.identity, reader.experiment()["spec"], Store(store).experiment(self.name).path)
             if not reader.units():
                 raise StoreError(f"experiment {self.name!r} has no finished unit yet: run it first")
-            return actual_text(physical, reader)
+            text = actual_text(physical, reader)
+            return story_text(physical, text, declaration.select) if why else text
 
     def forecast(
         self, *, workers: int | None = None, device: str = "auto", policy: str = DEFAULT_POLICY, store: StorePath = None

@@ -57,7 +57,7 @@ def derive(root: Select, given: Given) -> Iterator[Option]:
     if mode in ("auto", "materialize"):
         stored = choose(prefixes, rows, room, always=mode == "materialize")
         if any(choice.stored for choice in stored):
-            yield option(f"store {_stored_text(stored)}", stored, "Share")
+            yield option(f"store {_stored_text(stored, room)}", stored, "Share")
         yield from (_not_stored(choice, rows, room) for choice in stored if len(choice.stored) < len(rows))
         if mode == "materialize" and any(choice.stored for choice in stored):
             return
@@ -80,7 +80,7 @@ def features_of_tree(hop: Hop, features: Features) -> Features:
 
 def _room(given: Given) -> Room:
     features = given.means.features
-    return Room(min(features.budget_bytes, given.disk_bytes), features.memory_bytes, given.means.workers)
+    return Room(min(features.budget_bytes, given.disk_bytes), features.memory_bytes, given.means.workers, given.disk)
 
 
 def _prefixes(profiles: Mapping[str, Profile], epochs: Mapping[str, int]) -> list[Prefix]:
@@ -105,9 +105,13 @@ def _rows(scan: Scan) -> dict[Place, int]:
     return train | {("valid", index): rows for index, rows in enumerate(scan.valid_rows)}
 
 
-def _stored_text(choices: Sequence[Choice]) -> str:
+def _stored_text(choices: Sequence[Choice], room: Room) -> str:
     names = ", ".join(choice.prefix.name for choice in choices if choice.stored)
-    return f"{names} on the disk, {bytes_text(sum(choice.stored_bytes for choice in choices))}"
+    write, read = bytes_text(room.disk.write_bytes_per_second), bytes_text(room.disk.read_bytes_per_second)
+    return (
+        f"{names} on the disk, {bytes_text(sum(choice.stored_bytes for choice in choices))} "
+        f"(it writes {write}/s, reads {read}/s)"
+    )
 
 
 def _not_stored(choice: Choice, rows: Mapping[Place, int], room: Room) -> Option:
@@ -115,7 +119,7 @@ def _not_stored(choice: Choice, rows: Mapping[Place, int], room: Room) -> Option
     prefix, left = choice.prefix, {place: count for place, count in rows.items() if place not in choice.stored}
     size = prefix.row_bytes * sum(left.values())
     otherwise = min(_shared(prefix, left, room), sum(recomputed_seconds(prefix, count) for count in left.values()))
-    stored = sum(stored_seconds(prefix, count) for count in left.values())
+    stored = sum(stored_seconds(prefix, count, room.disk) for count in left.values())
     if stored < otherwise:
         why = f"{bytes_text(size)} more do not fit: {bytes_text(room.budget_bytes)} of the disk may be used"
     else:
