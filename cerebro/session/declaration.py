@@ -109,7 +109,11 @@ def declare(spec: ExperimentSpec, device: str) -> Declaration:
     _check_split(spec, split, dataset)
     members = members_of(steering_of(spec).begin())
     configs = {model: member.config for model, member in members.items()}
-    scan = Scan(dataset.path.name, _rows(dataset, "train"), _rows(dataset, "valid"))
+    scan = Scan(
+        dataset.path.name,
+        *(_rows(dataset, split) for split in ("train", "valid")),
+        *(_bytes(dataset, split) for split in ("train", "valid")),
+    )
     train = Train(configs, spec.epochs, spec.order, spec.seed, scan)
     return Declaration(
         spec, dataset, members, _identity(spec, dataset, device), Select(split, metric, spec.mode, train), train
@@ -165,6 +169,10 @@ def _check_split(spec: ExperimentSpec, split: str, dataset: Dataset) -> None:
 
 def _rows(dataset: Dataset, split: str) -> tuple[int, ...]:
     return tuple(shard.rows for shard in dataset.splits.get(split, ()))
+
+
+def _bytes(dataset: Dataset, split: str) -> tuple[int, ...]:
+    return tuple(shard.bytes for shard in dataset.splits.get(split, ()))
 
 
 def differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -23,7 +23,7 @@ from cerebro.session.handle import Handle, start
 from cerebro.session.pilot import pilot, remembered_profiles
 from cerebro.session.planning import actual_text, fits_text, plan
 from cerebro.session.result import Result
-from cerebro.session.room import as_features
+from cerebro.session.room import as_features, shard_limit
 from cerebro.session.run import INTERRUPTED, Run
 from cerebro.spec.budget import Budget, as_budget
 from cerebro.spec.experiment import ExperimentSpec
@@ -44,8 +44,10 @@ class Experiment(ExperimentSpec):
     Where things run never changes a bit of any model: `workers`, `engine` and `policy` are arguments of the verbs, and
     so is `features`: whether what frozen sub-modules and views give is written to the store (`materialize`), kept in
     memory (`share`), computed on every visit (`recompute`), or what costs least (`auto`); and `fuse`: whether models of
-    one architecture may be trained in one pass where a pilot finds that it pays. `workers` defaults to the cores of
-    this machine (or its GPUs); `store` to the environment's CEREBRO_STORE, else `./cerebro.d`.
+    one architecture may be trained in one pass where a pilot finds that it pays; and `shard_memory`: how much of the
+    shards may be held in memory over all workers (`"2GB"`, or bytes; half of what is free by default): where they do
+    not all fit, models meet at the shards that are held, so that each is read for all of them. `workers` defaults to
+    the cores of this machine (or its GPUs); `store` to the environment's CEREBRO_STORE, else `./cerebro.d`.
     """
 
     def fit(
@@ -57,6 +59,7 @@ class Experiment(ExperimentSpec):
         policy: str = DEFAULT_POLICY,
         features: Features | str = "auto",
         fuse: bool = True,
+        shard_memory: int | str | None = None,
         store: StorePath = None,
         budget: Budget | str | None = None,
         progress: bool = True,
@@ -75,7 +78,7 @@ class Experiment(ExperimentSpec):
         if engine == "local" and not folder.is_finished:
             load_ahead()
         spend = as_budget(budget) or self.budget
-        declaration, means, chosen = self._prepare(workers, engine, device, policy)
+        declaration, means, chosen = self._prepare(workers, engine, device, policy, shard_memory)
         means = replace(means, features=as_features(features, where.features), fuse=fuse)
         run = Run(declaration, where, folder, means, chosen, lambda: make_engine(engine), make_display(progress), spend)
         ending = run.execute()
@@ -106,6 +109,7 @@ class Experiment(ExperimentSpec):
         policy: str = DEFAULT_POLICY,
         features: Features | str = "auto",
         fuse: bool = True,
+        shard_memory: int | str | None = None,
         store: StorePath = None,
         budget: Budget | str | None = None,
         why: bool = False,
@@ -120,7 +124,7 @@ class Experiment(ExperimentSpec):
         """
         if stage not in ("logical", "physical", "actual"):
             raise SpecError(f"stage: {stage!r} is not one of logical, physical, actual")
-        declaration, means, chosen = self._prepare(workers, engine, device, policy)
+        declaration, means, chosen = self._prepare(workers, engine, device, policy, shard_memory)
         means = replace(means, features=as_features(features, Store(store).features), fuse=fuse)
         if stage == "logical":
             return tree(declaration.select)
@@ -159,7 +163,9 @@ class Experiment(ExperimentSpec):
         folder.reader().close()
         return Result(folder, self)
 
-    def _prepare(self, workers: int | None, engine: str, device: str, policy: str) -> tuple[Declaration, Means, str]:
+    def _prepare(
+        self, workers: int | None, engine: str, device: str, policy: str, shard_memory: int | str | None = None
+    ) -> tuple[Declaration, Means, str]:
         from cerebro.training.devices import choose_device
 
         if engine not in ENGINES:
@@ -173,7 +179,9 @@ class Experiment(ExperimentSpec):
         count = workers or min(limit or _usable_cores(), len(declaration.configs))
         if limit is not None and count > limit:
             raise SpecError(f"workers: {count} were asked for, and there is one worker for each of {limit} GPUs")
-        return declaration, Means(count, policy, engine), chosen
+        scan = declaration.train.scan
+        limit = shard_limit(shard_memory, (*scan.train_bytes, *scan.valid_bytes), count)
+        return declaration, Means(count, policy, engine, shard_bytes=limit), chosen
 
     def _profiles(self, declaration: Declaration, means: Means, device: str, store: Store) -> dict[str, Profile]:
         """The profiles of an earlier pilot, or of one on workers of its own."""

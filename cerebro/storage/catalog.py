@@ -251,5 +251,5 @@ def _unit_values(row: UnitRow) -> tuple[Any, ...]:
     return (
         row.unit_id, unit.model, unit.kind, unit.epoch, unit.position, unit.shard, row.parent_digest, row.state_digest,
         row.run, row.worker, row.started, row.seconds, row.rows, canonical_json(row.partials), row.moved_bytes,
-        row.peak_bytes, row.kernel,
+        row.peak_bytes, row.read_bytes, row.kernel,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 from cerebro.errors import DataError
 from cerebro.quantities import bytes_text, count_text
 from cerebro.storage.manifest import Column, Shard, read_manifest
-from cerebro.storage.shards import OpenShard, check_shard, open_shard
+from cerebro.storage.shards import OpenShard, check_shard, drop_shard, open_shard
 
 __all__ = ["Column", "Dataset", "OpenShard", "Shard", "open_dataset"]
 
@@ -68,6 +68,10 @@ class Dataset:
         except OSError:
             raise DataError(f"{path} is missing: restore it, or ingest the source again") from None
         return status.st_ino, status.st_size, status.st_mtime_ns
+
+    def drop(self, split: str, index: int) -> None:
+        """Let memory forget a shard that nobody has open."""
+        drop_shard(self.path / self._shards(split)[index].file)
 
     def verify(self) -> None:
         """Read every shard and compare its hash.
