@@ -27,6 +27,10 @@ ShardMemory = Annotated[
         "--shard-memory", help="What shards may take of memory, such as 2GB; by default half of what is free."
     ),
 ]
+Models = Annotated[
+    str | None,
+    typer.Option("--models", help="Where data have grown: restart (the default), or continue from the last cycle."),
+]
 Policy = Annotated[
     str, typer.Option("--policy", help="longest-remaining, shared-scan (where memory is short), or random.")
 ]

@@ -41,7 +41,7 @@ class Trainer:
 
     def __init__(self, program: Program, device: str) -> None:
         self._program, self._device, self._members = program, torch.device(device), dict(program.members)
-        self._shards, self._modes = OpenShards(open_dataset(program.data)), Modes.present()
+        self._shards, self._modes = OpenShards(open_dataset(program.data, program.data_digest)), Modes.present()
         self._learners: OrderedDict[str, LiveLearner] = OrderedDict()
         self._apart = set[tuple[str, ...]]()
         """Models that were to go together and could not."""

@@ -13,7 +13,7 @@ from cerebro.messages import Unit
 from cerebro.session import source
 from tests.report.catalogs import create, finish, unit_row
 
-OPTIONS = ("workers", "engine", "device", "policy", "features", "fuse", "shard_memory", "budget", "store")
+OPTIONS = ("workers", "engine", "device", "policy", "features", "fuse", "shard_memory", "budget", "models", "store")
 
 
 def invoke(*command: object) -> Result:
@@ -58,13 +58,19 @@ def test_run_and_explain_take_the_same_options(declared: Declared):
         "--features",
         "share",
         "--no-fuse",
+        "--models",
+        "continue",
         "--shard-memory",
         "2GB",
         "--store",
         "there",
     )
     options = dict(
-        zip(OPTIONS, (2, "inline", "cpu", "random", "share", False, "2GB", "time=2h,epochs=40", "there"), strict=True)
+        zip(
+            OPTIONS,
+            (2, "inline", "cpu", "random", "share", False, "2GB", "time=2h,epochs=40", "continue", "there"),
+            strict=True,
+        )
     )
     invoke("run", "file.py", *given, "--budget", "time=2h,epochs=40", "--json")
     invoke("explain", "file.py", *given, "--budget", "time=2h,epochs=40", "--stage", "logical")
@@ -73,7 +79,7 @@ def test_run_and_explain_take_the_same_options(declared: Declared):
 
 def test_without_options_both_say_what_the_defaults_are(declared: Declared):
     defaults = dict(
-        zip(OPTIONS, (None, "local", "auto", "longest-remaining", "auto", True, None, None, None), strict=True)
+        zip(OPTIONS, (None, "local", "auto", "longest-remaining", "auto", True, None, None, None, None), strict=True)
     )
     assert json.loads(invoke("explain", "file.py", "--json").stdout) == {
         "stage": "physical",
