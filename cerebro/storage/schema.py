@@ -4,7 +4,7 @@ import functools
 import sqlite3
 from contextlib import closing
 
-FORMAT = 4
+FORMAT = 5
 
 SCHEMA = """
 CREATE TABLE experiments (

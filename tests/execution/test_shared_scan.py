@@ -131,6 +131,6 @@ def test_more_in_use_than_the_limit_is_our_mistake():
 
 
 def test_a_launch_crosses_a_pipe_with_its_reading():
-    launch = Launch(Unit("m001", "train", 1, 0, 2), 0, (), Reading(True, (("train", 1), ("valid", 0)), False))
+    launch = Launch(Unit("m001", "train", 1, 0, 2), 0, reading=Reading(True, (("train", 1), ("valid", 0)), False))
     assert decode(encode(launch)) == launch
     assert decode(encode(replace(launch, reading=None))) == replace(launch, reading=None)
