@@ -77,8 +77,6 @@ class Program:
     build: Callable[[Mapping[str, Any]], Any]
     data: Path
     seed: int
-    data_digest: str | None = None
-    """Of the dataset as it was, where it may have grown since."""
     members: Mapping[str, Member] = field(default_factory=dict[str, Member])
     """The models that are known from the beginning, by id; an engine may be told of more."""
     independent: bool = False
@@ -88,6 +86,8 @@ class Program:
     """Whether how steps are computed must not change a bit."""
     precision: str = "float32"
     """`float32`, or `bf16` for autocast."""
+    data_digest: str | None = None
+    """Of the dataset as it was, where it may have grown since."""
 
     @property
     def settings(self) -> dict[str, Any]:
