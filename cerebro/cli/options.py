@@ -21,4 +21,16 @@ Features = Annotated[
 Fuse = Annotated[
     bool, typer.Option("--fuse/--no-fuse", help="Train models of one architecture in one pass, where that pays.")
 ]
-Policy = Annotated[str, typer.Option("--policy", help="longest-remaining, or random.")]
+ShardMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--shard-memory", help="What shards may take of memory, such as 2GB; by default half of what is free."
+    ),
+]
+Models = Annotated[
+    str | None,
+    typer.Option("--models", help="Where data have grown: restart (the default), or continue from the last cycle."),
+]
+Policy = Annotated[
+    str, typer.Option("--policy", help="longest-remaining, shared-scan (where memory is short), or random.")
+]

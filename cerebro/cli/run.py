@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cerebro.cli.options import Device, Engine, Features, Fuse, Json, Policy, Store, Workers
+from cerebro.cli.options import Device, Engine, Features, Fuse, Json, Models, Policy, ShardMemory, Store, Workers
 
 File = Annotated[Path, typer.Argument(help="Python file that defines `experiment = cerebro.Experiment(...)`.")]
 BudgetText = Annotated[
@@ -33,7 +33,9 @@ class RunOptions:
     policy: Policy = "longest-remaining"
     features: Features = "auto"
     fuse: Fuse = True
+    shard_memory: ShardMemory = None
     budget: BudgetText = None
+    models: Models = None
     store: Store = None
 
 

@@ -82,6 +82,26 @@ def run_launch(
     The launch begins at 0 seconds: when that was is for the driver to add. Where the code of one model fails in a
     common pass each is run alone: units are pure, so that nothing has happened.
     """
+    read_bytes = trainer.take_up(launch)
+    try:
+        events = _run_units(trainer, launch, parents, priors, keep, catch)
+    finally:
+        trainer.put_down(launch)
+    first = next((place for place, event in enumerate(events) if isinstance(event, UnitFinished)), None)
+    return [
+        replace(event, read_bytes=read_bytes) if place == first and isinstance(event, UnitFinished) else event
+        for place, event in enumerate(events)
+    ]
+
+
+def _run_units(
+    trainer: Trainer,
+    launch: Launch,
+    parents: Sequence[memoryview | None],
+    priors: Sequence[Prior],
+    keep: Keep,
+    catch: Errors,
+) -> list[UnitFinished | UnitFailed]:
     units, begun = launch.units, time.perf_counter()
     visits = None
     if launch.fellows:

@@ -29,6 +29,8 @@ class Forecast:
     lower_bound_seconds: float
     entries: tuple[Entry, ...]
     """By start, then worker."""
+    read_bytes: int = 0
+    """Bytes of shards that are read, where the workload says what memory may hold of them."""
 
 
 def forecast(workload: Workload, policy: Policy, seconds: Callable[[Unit], float] | None = None) -> Forecast:
@@ -38,15 +40,17 @@ def forecast(workload: Workload, policy: Policy, seconds: Callable[[Unit], float
     entries: list[Entry] = []
     ends: list[tuple[float, int, tuple[Unit, ...]]] = []
     commands = scheduler.handle(*(WorkerJoined(worker) for worker in range(workload.workers)))
-    now = workload.beginning_seconds
+    now, read_bytes = workload.beginning_seconds, 0
     while True:
         for command in commands:
             assert isinstance(command, Launch), "no worker dies in a forecast"
             end = now + sum(map(seconds, command.units))
+            if workload.memory is not None and command.reading is not None and command.reading.anew:
+                read_bytes += workload.memory.size(command.unit.kind, command.unit.shard)
             entries += [Entry(unit, command.worker, now, end) for unit in command.units]
             heapq.heappush(ends, (end, command.worker, command.units))
         if not ends:
-            return Forecast(now, lower_bound(workload), tuple(entries))
+            return Forecast(now, lower_bound(workload), tuple(entries), read_bytes)
         now, events = ends[0][0], list[UnitFinished]()
         while ends and ends[0][0] == now:
             _, worker, units = heapq.heappop(ends)

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from cerebro.execution.place import Place
+from cerebro.execution.residency import Residency
 from cerebro.messages import Unit
 from cerebro.plan.workload import Assign, Chain, Done, Workload
 
@@ -24,6 +25,8 @@ class Progress:
         self.workload = workload
         self.index = {chain.model: index for index, chain in enumerate(workload.chains)}
         self.places = [Place(chain, workload.done.get(chain.model, Done())) for chain in workload.chains]
+        self.residency = Residency(workload.memory)
+        """The shards that memory holds."""
         self.held = set[int]()
         """The models of which nothing is to be launched for now."""
         self.idle = 0

@@ -337,6 +337,7 @@ class Recorder:
             moved_bytes=event.moved_bytes,
             peak_bytes=event.peak_bytes,
             kernel=event.kernel,
+            read_bytes=event.read_bytes,
         )
 
     def _note_ruling(self, ruling: Ruling, changes: "defaultdict[str, _Change]") -> None:

@@ -97,8 +97,9 @@ class Scheduler:
             unit = progress.places[choice.model].unit(choice.shard)
             self._check_present(choice.worker, unit)
             fellows = self._fellows(choice.model, choice.worker, unit)
+            reading = progress.residency.enter(unit.kind, unit.shard)
             kernel = progress.places[choice.model].chain.kernel
-            launch = Launch(unit, choice.worker, tuple(fellows.values()), kernel)
+            launch = Launch(unit, choice.worker, tuple(fellows.values()), kernel, reading)
             self._ledger.launch(launch.unit, launch.worker, launch.fellows)
             for model, its_unit in {choice.model: unit, **fellows}.items():
                 progress.start(model, choice.worker, its_unit)
@@ -181,6 +182,7 @@ class Scheduler:
         self._ledger.end(unit, worker, happened=happened)
         if worker not in self._ledger.running:
             self._progress.idle |= 1 << worker
+            self._progress.residency.leave(unit.kind, unit.shard, happened=happened)
 
     def _give_up(self, unit: Unit) -> None:
         model = self._progress.index[unit.model]

@@ -50,7 +50,7 @@ def price(root: Select, given: Given) -> Priced:
     hop = root.train if isinstance(root.train, Hop) else hopped(root, given)
     policy = make_policy(hop.policy, hop.workload, given.seed)
     expected = forecast(hop.workload, policy)
-    cost = Cost(expected.makespan_seconds, peak_bytes(hop, given), moved_bytes(hop))
+    cost = Cost(expected.makespan_seconds, peak_bytes(hop, given), moved_bytes(hop), expected.read_bytes)
     return Priced(root, hop, policy, expected, cost)
 
 

@@ -22,6 +22,8 @@ class Means:
     """What is to be done about derived columns."""
     fuse: bool = True
     """Whether models may be trained in one pass."""
+    shard_bytes: int | None = None
+    """How much of the shards memory may hold, over all workers; None: all."""
 
 
 @dataclass(frozen=True, slots=True)

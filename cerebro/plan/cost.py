@@ -7,11 +7,12 @@ from cerebro.quantities import bytes_text, seconds_text
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Wall-clock seconds, the largest memory in use at once, and the bytes of states copied by hops."""
+    """Wall-clock seconds, the largest memory in use at once, the bytes of states copied by hops, and of shards read."""
 
     seconds: float
     peak_bytes: int
     moved_bytes: int
+    read_bytes: int = 0
 
     def text(self, word: str) -> str:
         """`est 41 min   peak 9.8 GiB   moved 38.0 GiB`."""

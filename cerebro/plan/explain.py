@@ -5,7 +5,7 @@ from cerebro.plan.cost import Cost
 from cerebro.plan.logical import Select
 from cerebro.plan.node import Node, tree
 from cerebro.plan.physical import PhysicalPlan
-from cerebro.quantities import seconds_text
+from cerebro.quantities import bytes_text, seconds_text
 
 
 def physical_text(physical: PhysicalPlan, actual: Cost | None = None) -> str:
@@ -17,10 +17,24 @@ def physical_text(physical: PhysicalPlan, actual: Cost | None = None) -> str:
             return physical.cost.text("est") + measured
         if node is physical.hop:
             hop = physical.hop
-            return f"order {hop.order}, {hop.policy}; at best {seconds_text(physical.lower_bound_seconds)}"
+            best = seconds_text(physical.lower_bound_seconds)
+            return f"order {hop.order}, {hop.policy}; at best {best}{_reading_text(physical, actual)}"
         return node.note()
 
     return tree(physical.root, note)
+
+
+def _reading_text(physical: PhysicalPlan, actual: Cost | None) -> str:
+    """What is read of the shards, where memory cannot hold them all; the dataset is what one epoch of a model reads."""
+    memory = physical.hop.workload.memory
+    if memory is None or not memory.is_short:
+        return ""
+    size = sum(memory.train_bytes) + sum(memory.valid_bytes)
+    measured = f" | actual {bytes_text(actual.read_bytes)}" if actual else ""
+    return (
+        f"; {bytes_text(memory.limit_bytes)} for shards of {bytes_text(size)}, "
+        f"read est {bytes_text(physical.cost.read_bytes)}{measured}"
+    )
 
 
 def why_text(physical: PhysicalPlan) -> str:

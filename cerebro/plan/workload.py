@@ -43,6 +43,25 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
+class ShardMemory:
+    """What the shards take, and how much of it memory may hold at once, over all workers."""
+
+    train_bytes: tuple[int, ...]
+    """Of each train shard."""
+    valid_bytes: tuple[int, ...]
+    limit_bytes: int
+
+    @property
+    def is_short(self) -> bool:
+        """Whether not all shards can be held."""
+        return sum(self.train_bytes) + sum(self.valid_bytes) > self.limit_bytes
+
+    def size(self, split: str, shard: int) -> int:
+        """Bytes of one shard."""
+        return (self.train_bytes if split == "train" else self.valid_bytes)[shard]
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
     """All chains, and the workers that they share.
 
@@ -57,6 +76,8 @@ class Workload:
     """Progress by model, for the models that have any."""
     beginning_seconds: float = 0.0
     """What each worker takes beside its units, once: to build learners, and whatever is slower the first time."""
+    memory: ShardMemory | None = None
+    """Where it matters how often shards are read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any
 from cerebro.errors import DataError, StoreError
 from cerebro.execution.resume import Finish
 from cerebro.session.lineage import first_gap
+from cerebro.session.members import members_in
 from cerebro.session.recovery import torn_catalog_log, units_by_model
 from cerebro.storage.catalog import FILE, GENESIS, CatalogReader, event_hash
 from cerebro.storage.dataset import open_dataset
@@ -140,8 +141,10 @@ def _states(reader: CatalogReader, folder: ExperimentFolder) -> Iterator[Finding
 
 def _units(reader: CatalogReader) -> Iterator[Finding]:
     """Models whose units are no chain of states."""
+    members = members_in(reader)
     for model, rows in units_by_model(reader).items():
-        gap = first_gap(rows)
+        ancestor = members[model].ancestor
+        gap = first_gap(rows, ancestor.state_digest if ancestor is not None and ancestor.experiment else None)
         if gap is not None:
             yield Finding("units", FILE, f"{model}, {gap}", f"let the next run train {model} anew", model)
 
@@ -154,7 +157,7 @@ def _dataset(reader: CatalogReader) -> Iterator[Finding]:
         return Finding("dataset", file, _ADVICE.split(found)[0], remedy, repairable=False)
 
     try:
-        dataset = open_dataset(experiment["data"])
+        dataset = open_dataset(experiment["data"], experiment["spec"]["data"])
     except DataError as error:
         yield finding(experiment["data"], str(error))
         return
@@ -171,8 +174,9 @@ def _dataset(reader: CatalogReader) -> Iterator[Finding]:
 
 
 def _shard_count(reader: CatalogReader) -> int:
+    experiment = reader.experiment()
     try:
-        return sum(map(len, open_dataset(reader.experiment()["data"]).splits.values()))
+        return sum(map(len, open_dataset(experiment["data"], experiment["spec"]["data"]).splits.values()))
     except DataError:
         return 0
 

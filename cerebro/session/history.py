@@ -66,7 +66,7 @@ class _History:
         """Come to the state that a model starts from."""
         self._done[model] = 0
         ancestor = self._members[model].ancestor
-        if ancestor is None:
+        if ancestor is None or ancestor.experiment:  # what led to a state of an earlier cycle is replayed there
             return
         ends = [n for n, row in enumerate(self.rows(ancestor.model)) if row.state_digest == ancestor.state_digest]
         if ends:

@@ -129,7 +129,7 @@ def declaration_of(reader: CatalogReader, model: str) -> Mapping[str, Any]:
 def shard_digests(data: str, expected: str) -> dict[str, tuple[str, ...]]:
     """The digest of each shard by split, or nothing where the dataset is not what it was."""
     try:
-        dataset = open_dataset(data)
+        dataset = open_dataset(data, expected)
     except DataError:
         return {}
     if dataset.digest != expected:
@@ -137,9 +137,9 @@ def shard_digests(data: str, expected: str) -> dict[str, tuple[str, ...]]:
     return {split: tuple(shard.sha256 for shard in shards) for split, shards in dataset.splits.items()}
 
 
-def first_gap(units: Sequence[UnitRow]) -> str | None:
+def first_gap(units: Sequence[UnitRow], start: str | None = None) -> str | None:
     """What breaks the chain of one model's units, given in order: a visit that is missing, or a state from nowhere."""
-    state = None
+    state = start
     for (epoch, kind), group in groupby(units, key=lambda row: (row.unit.epoch, row.unit.kind)):
         for position, row in enumerate(group):
             if row.unit.position != position:

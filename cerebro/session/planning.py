@@ -93,15 +93,17 @@ def planned_text(folder: ExperimentFolder, why: bool = False) -> str:
 
 
 def actual_cost(reader: CatalogReader) -> Cost:
-    """What an experiment has cost so far: wall seconds over all its runs, peak of all workers, bytes moved."""
+    """What an experiment has cost so far: wall seconds over all its runs, peak of all workers, bytes moved and read."""
     runs = reader.query(
-        "SELECT MAX(started + seconds) - MIN(started) AS seconds, SUM(moved_bytes) AS moved FROM units GROUP BY run"
+        "SELECT MAX(started + seconds) - MIN(started) AS seconds, SUM(moved_bytes) AS moved, "
+        "SUM(read_bytes) AS read FROM units GROUP BY run"
     )
     peaks = reader.query("SELECT MAX(peak_bytes) AS peak FROM units GROUP BY run, worker")
     return Cost(
         seconds=sum(run["seconds"] for run in runs),
         peak_bytes=sum(row["peak"] for row in peaks),
         moved_bytes=sum(run["moved"] for run in runs),
+        read_bytes=sum(run["read"] for run in runs),
     )
 
 
@@ -120,6 +122,7 @@ def plan_record(physical: PhysicalPlan, profiles: Mapping[str, Profile]) -> dict
         "lower_bound_seconds": physical.lower_bound_seconds,
         "peak_bytes": physical.cost.peak_bytes,
         "moved_bytes": physical.cost.moved_bytes,
+        "read_bytes": physical.cost.read_bytes,
         "unit_seconds": {
             chain.model: [sum(chain.train_seconds), sum(chain.valid_seconds)] for chain in physical.hop.workload.chains
         },

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from cerebro.errors import StoreError
 from cerebro.execution.replay import Difference, replay_units
 from cerebro.plan.program import Member
+from cerebro.session.cycles import inherited_state
 from cerebro.session.declaration import check_same, declare
 from cerebro.session.history import history
 from cerebro.session.lineage import declaration_of
@@ -55,7 +56,7 @@ def replay(
         said = declaration_of(reader, model)
         members = members_in(reader)
         launches = history(model, members, reader)
-    declaration = declare(spec, experiment["spec"]["device"])
+    declaration = declare(spec, experiment["spec"]["device"], like=said)
     if said != experiment["spec"] and declaration.identity == experiment["spec"]:
         raise StoreError(
             f"model {model!r} of {spec.name!r} was trained with the code as it was before a retry: give the file as it "
@@ -73,10 +74,13 @@ def replay(
             starts[digest] = bytes(state)
 
     with closing(InlineEngine()) as engine:
-        engine.open(program, 1, lambda model: _start(members[model], starts))
+        engine.open(program, 1, lambda model: _start(members[model], starts, folder))
         done, difference = replay_units(engine, launches, experiment["fingerprint"], progress, keep)
     return Replay(model, done, difference)
 
 
-def _start(member: Member, starts: Mapping[str, bytes]) -> bytes | None:
-    return None if member.ancestor is None else starts[member.ancestor.state_digest]
+def _start(member: Member, starts: Mapping[str, bytes], folder: ExperimentFolder) -> bytes | None:
+    """The state that a model starts from; None if that is its initialisation."""
+    if member.ancestor is None or member.ancestor.experiment:
+        return inherited_state(member, folder)
+    return starts[member.ancestor.state_digest]

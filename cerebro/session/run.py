@@ -21,6 +21,7 @@ from cerebro.ids import canonical_json, digest
 from cerebro.optimizer.given import Means, Work
 from cerebro.plan.cost import Profile
 from cerebro.plan.program import Member, Program
+from cerebro.session.cycles import inherit
 from cerebro.session.declaration import Declaration, check_same
 from cerebro.session.display import Display
 from cerebro.session.handle import shape_check
@@ -98,7 +99,8 @@ class Run:
         report = pilot(self.declaration, profiler, self.store)
         if not self.folder.exists:
             members = {model: member.as_json() for model, member in self.declaration.members.items()}
-            self.folder.create(self._row(fingerprint), members)
+            inherited = inherit(self.declaration.members, self.folder)
+            self.folder.create(self._row(fingerprint), members, inherited)
         torn = torn_catalog_log(self.folder)
         with closing(Catalog(self.folder.path)) as catalog:
             note_torn_log(catalog, torn)
@@ -194,7 +196,9 @@ class Run:
     def _recorder(
         self, catalog: Catalog, ready: "_Ready", number: int, past: Mapping[str, Resumption], course: RunSteering
     ) -> Recorder:
-        digests = {model: part.state_digest for model, part in past.items() if part.state_digest}
+        ancestors = {model: member.ancestor for model, member in members_in(catalog).items() if member.ancestor}
+        digests = {model: ancestor.state_digest for model, ancestor in ancestors.items()}
+        digests |= {model: part.state_digest for model, part in past.items() if part.state_digest}
         profiles = ready.report.profiles.values()
         return Recorder(
             catalog,

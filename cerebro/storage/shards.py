@@ -107,6 +107,20 @@ def check_shard(path: Path, shard: Shard) -> None:
         )
 
 
+def drop_shard(path: Path) -> None:
+    """Let the system forget what it holds of a shard file, which no process has mapped: it is read from the disk again.
+
+    Where the system knows no such request, it drops what it needs to by itself.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
 class _HashingFile:
     """A file that counts and hashes what is written to it."""
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from cerebro.errors import DataError, InternalError, ModelError
-from cerebro.messages import Pilot, Unit
+from cerebro.errors import InternalError, ModelError
+from cerebro.messages import Launch, Pilot, Unit
 from cerebro.plan.features import Features
 from cerebro.plan.kernels import CHANNELS_LAST, STACKED
-from cerebro.plan.program import LEARNERS_BYTES, SHARDS_BYTES, Member, Program, stream_key
-from cerebro.storage.dataset import Dataset, OpenShard, open_dataset
+from cerebro.plan.program import LEARNERS_BYTES, Member, Program, stream_key
+from cerebro.storage.dataset import OpenShard, open_dataset
 from cerebro.streams import Key, permutation
 from cerebro.training.features import DerivedColumns
 from cerebro.training.frozen import CANONICAL_ROWS
@@ -20,17 +20,16 @@ from cerebro.training.fused import NotFusedError, fused_train_visit, fused_valid
 from cerebro.training.learners import LiveLearner, build_learner, describe
 from cerebro.training.metrics import merged_value
 from cerebro.training.modes import Modes
+from cerebro.training.open_shards import OpenShards, ShardError
 from cerebro.training.piloting import Sample, first_difference, head, probe, timed
 from cerebro.training.randomness import set_generators
 from cerebro.training.rewrites import compared_alone, may_be_channels_last
 from cerebro.training.together import compared, why_not_together
 from cerebro.training.train import LOSS, DivergedError, Visit, train_visit, valid_visit
 
+__all__ = ["ShardError", "Trainer"]
+
 Partials = Mapping[str, Any]
-
-
-class ShardError(DataError):
-    """A shard is missing or damaged: the run ends, and no model is to blame."""
 
 
 class Trainer:
@@ -42,7 +41,7 @@ class Trainer:
 
     def __init__(self, program: Program, device: str) -> None:
         self._program, self._device, self._members = program, torch.device(device), dict(program.members)
-        self._shards, self._modes = _Shards(open_dataset(program.data)), Modes.present()
+        self._shards, self._modes = OpenShards(open_dataset(program.data, program.data_digest)), Modes.present()
         self._learners: OrderedDict[str, LiveLearner] = OrderedDict()
         self._apart = set[tuple[str, ...]]()
         """Models that were to go together and could not."""
@@ -63,6 +62,18 @@ class Trainer:
     def forget(self, model: str) -> None:
         """Give back the memory of a model that is not trained for now."""
         self._learners.pop(model, None)
+
+    def take_up(self, launch: Launch) -> int:
+        """Bring the shard of a launch into memory, as it says; gives the bytes that were read.
+
+        Raises:
+            ShardError: the shard is missing or damaged.
+        """
+        return self._shards.take_up(launch.unit.kind, launch.unit.shard, launch.reading)
+
+    def put_down(self, launch: Launch) -> None:
+        """Let go of the shard of a launch, where memory is short."""
+        self._shards.put_down(launch.reading)
 
     def visit(self, unit: Unit, parent: memoryview | None, kernel: str = "") -> Visit:
         """Run a unit from the `parent` state (None: the initial one): the model's own, or its ancestor's.
@@ -263,32 +274,6 @@ class Trainer:
         """The key of a stream: the same for all models unless they are to be independent."""
         program = self._program
         return stream_key(program.seed, program.independent, self._member(model), stream, *parts)
-
-
-class _Shards:
-    """The open shards of a worker: as many as fit into a fixed number of mapped bytes.
-
-    Each is verified when it is first opened, and again when its file was written to since.
-    """
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-        self._open: OrderedDict[tuple[str, int], OpenShard] = OrderedDict()
-        self._verified: dict[tuple[str, int], tuple[int, ...]] = {}
-
-    def open(self, split: str, index: int) -> OpenShard:
-        key = (split, index)
-        shard = self._open.pop(key, None)
-        try:
-            stamp = self.dataset.stamp(split, index)
-            if shard is None or self._verified.get(key) != stamp:
-                shard = self.dataset.shard(split, index, verify=self._verified.get(key) != stamp)
-        except DataError as error:
-            raise ShardError(str(error)) from error
-        self._verified[key], self._open[key] = stamp, shard
-        while len(self._open) > 1 and sum(opened.bytes for opened in self._open.values()) > SHARDS_BYTES:
-            self._open.popitem(last=False)[1].close()
-        return shard
 
 
 def _changed_by_building(one: LiveLearner, other: LiveLearner) -> str | None:

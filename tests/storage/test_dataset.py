@@ -175,7 +175,7 @@ def test_a_folder_that_is_no_dataset_is_refused(tmp_path: Path):
     ("changes", "message"),
     [
         ({"format": "bagit"}, "is not the manifest of a Cerebro dataset"),
-        ({"version": 2}, "is of version 2, this Cerebro reads 1: use the Cerebro that wrote it"),
+        ({"version": 3}, "is of version 3, this Cerebro reads 2: use the Cerebro that wrote it"),
         ({"splits": {}}, r"is damaged \(KeyError: 'train'\): ingest the source again"),
         ({"columns": []}, "is damaged"),
         ({"columns": [{"name": "x", "dtype": "object", "shape": []}]}, "is damaged"),
