@@ -35,7 +35,7 @@ class Forecast:
 
 def forecast(workload: Workload, policy: Policy, seconds: Callable[[Unit], float] | None = None) -> Forecast:
     """The schedule of `workload` under `policy` when nothing fails; units take their nominal time, or `seconds`."""
-    seconds = seconds or nominal_seconds(workload)
+    shares = _nominal_shares(workload) if seconds is None else lambda unit, models: seconds(unit)
     scheduler = Scheduler(workload, policy)
     entries: list[Entry] = []
     ends: list[tuple[float, int, tuple[Unit, ...]]] = []
@@ -44,7 +44,7 @@ def forecast(workload: Workload, policy: Policy, seconds: Callable[[Unit], float
     while True:
         for command in commands:
             assert isinstance(command, Launch), "no worker dies in a forecast"
-            end = now + sum(map(seconds, command.units))
+            end = now + sum(shares(unit, len(command.units)) for unit in command.units)
             if workload.memory is not None and command.reading is not None and command.reading.anew:
                 read_bytes += workload.memory.size(command.unit.kind, command.unit.shard)
             entries += [Entry(unit, command.worker, now, end) for unit in command.units]
@@ -56,6 +56,17 @@ def forecast(workload: Workload, policy: Policy, seconds: Callable[[Unit], float
             _, worker, units = heapq.heappop(ends)
             events += [UnitFinished(unit, worker, now, 0.0) for unit in units]
         commands = scheduler.handle(*events)
+
+
+def _nominal_shares(workload: Workload) -> Callable[[Unit, int], float]:
+    """What a unit is expected to take in a pass of so many models."""
+    seconds, passing = nominal_seconds(workload), {chain.model: chain.passing for chain in workload.chains}
+
+    def share(unit: Unit, models: int) -> float:
+        found = passing[unit.model]
+        return seconds(unit) if found is None else found.share(unit.kind, seconds(unit), models)
+
+    return share
 
 
 def nominal_seconds(workload: Workload) -> Callable[[Unit], float]:

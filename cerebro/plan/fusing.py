@@ -12,7 +12,7 @@ from typing import Any
 from cerebro.ids import model_index
 from cerebro.plan.cost import Profile, Rewrite, Together
 from cerebro.plan.kernels import STACKED
-from cerebro.plan.workload import Chain
+from cerebro.plan.workload import Chain, Passing
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,9 @@ class Fusing:
         known = self.groups.get(chain.model)
         group = known or group_name(profile.signature, repeat, model_index(chain.model) % fused.passes)
         kernel, own = STACKED if fused.is_stacked else "", profile.unit_seconds
-        return replace(_sped_up(chain, own, fused.train_gain, fused.valid_gain), group=group, kernel=kernel)
+        train, valid = fused.train_gain, fused.valid_gain
+        passing = Passing(max(2, fused.together.models), train, valid, own)
+        return replace(_sped_up(chain, own, train, valid), group=group, passing=passing, kernel=kernel)
 
     def inexact(self, model: str, profile: Profile) -> dict[str, Any] | None:
         """For the log, of a model that may get other bits than the reference gives: the kernel, gain and deviation."""

@@ -7,6 +7,24 @@ Order = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Passing:
+    """By how much visits are quicker in a pass, which is taken to be linear in the number of its models."""
+
+    models: int
+    """The models of the pass that a chain's nominal seconds are a share of; two at least."""
+    train_gain: float
+    valid_gain: float
+    unit_seconds: float
+    """What a unit takes beside its batches, of which nothing is gained."""
+
+    def share(self, kind: str, seconds: float, models: int) -> float:
+        """A model's share of a pass of so many `models`, where it has `seconds` in the pass of the chain."""
+        gain = self.train_gain if kind == "train" else self.valid_gain
+        once = self.models * (gain - 1) / (self.models - 1)  # what a pass takes however many models are in it
+        return self.unit_seconds + (seconds - self.unit_seconds) * (1 + once * (1 / models - 1 / self.models))
+
+
+@dataclass(frozen=True, slots=True)
 class Chain:
     """The work of one model: `epochs` times every train shard once, then every valid shard once.
 
@@ -28,6 +46,8 @@ class Chain:
     """Models of one group make a visit in one pass wherever they come to it together; without a group each alone."""
     kernel: str = ""
     """How its steps are computed, where that may change bits (`cerebro.plan.kernels`)."""
+    passing: Passing | None = None
+    """What the nominal seconds say of smaller passes, in a group."""
 
 
 @dataclass(frozen=True, slots=True)

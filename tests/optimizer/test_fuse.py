@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from cerebro.execution.forecast import forecast
+from cerebro.execution.policies.longest_remaining import LongestRemaining
 from cerebro.optimizer.rules import fuse as rule
 from cerebro.optimizer.rules.fuse import MODELS_MAX, STATE_BYTES_MAX, candidates, fusing, passes, pays
 from cerebro.plan.cost import Derivation, Profile, Together
 from cerebro.plan.fusing import Fusing
-from cerebro.plan.workload import Chain
+from cerebro.plan.workload import Chain, Workload
 
 SMALL = Profile(
     "net", "Net", 1000, "AdamW", 32, 32, False, ("loss",), state_bytes=10_000, train_batch_seconds=0.001,
@@ -91,3 +93,20 @@ def test_a_chain_in_a_group_costs_its_share_and_a_newcomer_joins_its_like():
     assert known.group == found.groups["m001"]
     assert found.chain(replace(chain, model="m007"), SMALL).group in found.groups.values()
     assert found.chain(chain, WIDE) == chain
+
+
+def test_a_pass_of_fewer_models_gains_less_and_one_of_a_single_model_nothing():
+    own = SMALL.unit_seconds
+    alone = Chain("m001", 2, (1.0 + own,), (3.0 + own,), None)
+    chain = fusing(models(4), {}, workers=2).chain(alone, SMALL)
+    assert chain.passing is not None
+    train = [chain.passing.share("train", chain.train_seconds[0], count) for count in (4, 3, 2, 1)]
+    assert train == pytest.approx([0.5 + own, 5 / 9 + own, 2 / 3 + own, 1.0 + own])  # (2/3 + count/3) / count
+    assert chain.passing.share("valid", chain.valid_seconds[0], 1) == pytest.approx(3.0 + own)
+
+
+def test_a_model_that_is_left_alone_in_its_group_is_planned_at_what_it_takes_alone():
+    alone = Chain("m001", 2, (1.0,), (), None)
+    chain = fusing(models(4), {}, workers=2).chain(alone, SMALL)
+    seconds = [forecast(Workload((each,), 1), LongestRemaining()).makespan_seconds for each in (alone, chain)]
+    assert seconds[1] == pytest.approx(seconds[0])
