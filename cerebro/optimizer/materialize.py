@@ -1,13 +1,14 @@
-"""Which derived columns are written to the store, by cost (the choice of Nautilus, SIGMOD 2022, section 4, greedily).
+"""Which derived columns are written to the store, by cost (the choice of Nautilus, SIGMOD 2022, section 4).
 
 A column is worth storing where reading it on each visit costs less than computing it as often as it would be else: once
-on each worker if all columns fit into memory, and otherwise once an epoch for the models that come by meanwhile. Under
-the budget those go first that save the most seconds a byte.
+on each worker if all columns fit into memory, and otherwise once an epoch for the models that come by meanwhile. Which
+of them have room is a knapsack; the choice says how far from the best it may be.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cerebro.optimizer.knapsack import Item, pick
 from cerebro.storage.disk import DiskSpeed
 
 Place = tuple[str, int]
@@ -57,24 +58,37 @@ class Room:
     disk: DiskSpeed = field(default_factory=DiskSpeed)
 
 
-def choose(prefixes: Sequence[Prefix], rows: Mapping[Place, int], room: Room, always: bool = False) -> list[Choice]:
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What is done about all prefixes."""
+
+    choices: tuple[Choice, ...]
+    gap: float
+    """No choice of what is stored takes less than this share less time."""
+    by: str
+    """How it was found: `program` or `greedy`; empty where all that pays has room."""
+
+
+def choose(prefixes: Sequence[Prefix], rows: Mapping[Place, int], room: Room, always: bool = False) -> Chosen:
     """What to do about each prefix on shards of so many `rows`; with `always` all is stored that there is room for."""
     total_bytes = sum(prefix.row_bytes for prefix in prefixes) * sum(rows.values())
     fits = total_bytes <= room.memory_bytes
-    candidates = list[tuple[float, int, Place]]()
-    for index, prefix in enumerate(prefixes):
-        for place, count in rows.items():
-            saved = shared_seconds(prefix, count, room.workers, fits) - stored_seconds(prefix, count, room.disk)
-            if always or saved > 0:
-                candidates.append((saved / max(1.0, prefix.row_bytes * count), index, place))
-    left, stored = room.budget_bytes, dict[int, list[Place]]()
-    # Stable, so that of equal savings those of the first shards are chosen.
-    for _, index, place in sorted(candidates, key=lambda candidate: -candidate[0]):
-        size = prefixes[index].row_bytes * rows[place]
-        if size <= left:
-            left -= size
-            stored.setdefault(index, []).append(place)
-    return [_choice(prefix, stored.get(i, []), rows, room, fits) for i, prefix in enumerate(prefixes)]
+    candidates = [(index, place) for index in range(len(prefixes)) for place in rows]
+    items = list[Item]()
+    for index, place in candidates:
+        prefix, count = prefixes[index], rows[place]
+        otherwise = shared_seconds(prefix, count, room.workers, fits)
+        saved = max(otherwise, 1e-6) if always else otherwise - stored_seconds(prefix, count, room.disk)
+        items.append(Item(saved, prefix.row_bytes * count))
+    picked = pick(items, room.budget_bytes)
+    stored = dict[int, list[Place]]()
+    for index, place in (candidates[number] for number in picked.items):
+        stored.setdefault(index, []).append(place)
+    choices = [_choice(prefix, stored.get(i, []), rows, room, fits) for i, prefix in enumerate(prefixes)]
+    seconds = sum(choice.seconds for choice in choices)
+    if always or not seconds:  # what is best was not asked
+        return Chosen(tuple(choices), 0.0, "")
+    return Chosen(tuple(choices), min(1.0, (picked.at_most_seconds - picked.saved_seconds) / seconds), picked.by)
 
 
 def recomputed_seconds(prefix: Prefix, rows: int) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cerebro.streams import Key
+from cerebro.training.features import part_reason
 from cerebro.training.fused import NotFusedError, fused_train_visit, fused_valid_visit, why_not_fused
 from cerebro.training.learners import LiveLearner
 from cerebro.training.randomness import set_generators
@@ -20,9 +21,11 @@ Visits = Sequence[Visit | DivergedError]
 
 def why_not_together(lives: Sequence[LiveLearner]) -> str | None:
     """Why these learners cannot be trained in one pass; None where they can, as far as it can be seen."""
-    for live in lives:
-        if live.frozen is not None or live.learner.view is not None:
-            return "what they derive of the data is shared, and what is left is trained alone"
+    for live in lives[1:]:
+        if _derivations(live) != _derivations(lives[0]):
+            return "they derive other columns of the data, or in other ways"
+        if lives[0].frozen and live.frozen and not live.frozen.is_used_like(lives[0].frozen):
+            return f"they use what {live.frozen.name} gives in different ways"
     return why_not_fused(lives)
 
 
@@ -96,6 +99,11 @@ def _together(lives: Sequence[LiveLearner], columns: Columns, key: Key, exact: b
 
 def _states(lives: Sequence[LiveLearner]) -> list[bytes]:
     return [live.state.to_bytes() for live in lives]
+
+
+def _derivations(live: LiveLearner) -> list[tuple[str, str]]:
+    """What a learner derives of the data, and why it does so in each batch, if it does."""
+    return [(part.identity, part_reason(part)) for part in (live.view, live.frozen) if part is not None]
 
 
 def _trained(live: LiveLearner, columns: Columns, key: Key) -> Visit:

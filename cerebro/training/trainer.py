@@ -21,7 +21,7 @@ from cerebro.training.learners import LiveLearner, build_learner, describe
 from cerebro.training.metrics import merged_value
 from cerebro.training.modes import Modes
 from cerebro.training.open_shards import OpenShards, ShardError
-from cerebro.training.piloting import Sample, first_difference, head, probe, timed
+from cerebro.training.piloting import Sample, first_difference, head, probe, repeated, timed
 from cerebro.training.randomness import set_generators
 from cerebro.training.rewrites import compared_alone, may_be_channels_last
 from cerebro.training.together import compared, why_not_together
@@ -95,8 +95,7 @@ class Trainer:
         return visit
 
     def _visit(self, live: LiveLearner, unit: Unit, shard: OpenShard) -> Visit:
-        content = self._shards.dataset.splits[unit.kind][unit.shard].sha256
-        columns = self._derived.of_shard(live, unit.kind, unit.shard, shard, content)
+        columns = self._derived.of_shard(live, unit.kind, unit.shard, shard, self._content(unit))
         self._modes.restore()  # once more: a learner that was built before does not set its modes again
         set_generators(self._key(unit.model, "noise", unit.kind, unit.epoch, unit.shard))
         if unit.kind != "train":
@@ -120,6 +119,8 @@ class Trainer:
         if models in self._apart or not self._see_the_same(units):
             return None
         lives = [self._starting(unit, parent) for unit, parent in zip(units, parents, strict=True)]
+        for live in lives:
+            self._derived.find_out(live)
         why_not = why_not_together(lives)
         try:
             if why_not is not None:
@@ -138,13 +139,18 @@ class Trainer:
 
     def _visit_fused(self, lives: Sequence[LiveLearner], unit: Unit, exact: bool) -> list[Visit | DivergedError]:
         shard = self._shards.open(unit.kind, unit.shard)
+        columns = self._derived.of_shard_for_all(lives, unit.kind, unit.shard, shard, self._content(unit))
         self._modes.restore()
         set_generators(self._key(unit.model, "noise", unit.kind, unit.epoch, unit.shard))
         if unit.kind != "train":
-            return [*fused_valid_visit(lives, shard.columns, exact)]
+            return [*fused_valid_visit(lives, columns, exact)]
         rows_key = self._key(unit.model, "rows", unit.epoch, unit.shard)
         order = permutation(shard.rows, rows_key) if lives[0].learner.shuffle else None
-        return fused_train_visit(lives, shard.columns, order, exact)
+        return fused_train_visit(lives, columns, order, exact)
+
+    def _content(self, unit: Unit) -> str:
+        """The digest of a unit's shard."""
+        return self._shards.dataset.splits[unit.kind][unit.shard].sha256
 
     def values(self, model: str, partials: Sequence[Partials]) -> dict[str, float]:
         """The metrics over the visits that gave `partials`, in order."""
@@ -215,12 +221,20 @@ class Trainer:
 
     def _pilot_together(self, models: Sequence[str], batches: int) -> dict[str, Any]:
         lives = [self._learner(model, None) for model in models]
-        why_not = why_not_together(lives)
-        if why_not is not None:
+        for live in lives:
+            self._derived.find_out(live)
+        if (why_not := why_not_together(lives)) is not None:
             return {"why_not": why_not}
-        learner = lives[0].learner
+        learner, columns = lives[0].learner, self._shards.open("train", 0).columns
         rows = max(learner.batch_size * batches, learner.eval_batch_size or 0)
-        columns = head(self._shards.open("train", 0).columns, rows)
+        if lives[0].frozen is None and lives[0].view is None:
+            columns = head(columns, rows)
+        else:
+            try:
+                few = self._derived.of_rows_for_all(lives, head(columns, CANONICAL_ROWS))
+            except NotFusedError as error:
+                return {"why_not": str(error)}
+            columns = repeated(few, rows)  # to derive as many could take long
         return compared(lives, columns, self._key(models[0], "noise", "pilot"), self._program.exact)
 
     def _starting(self, unit: Unit, parent: memoryview | None) -> LiveLearner:

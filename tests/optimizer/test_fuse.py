@@ -56,15 +56,21 @@ def test_repeats_see_other_batches_and_go_apart():
     "profile",
     [
         replace(SMALL, impure_tensor="module/weight"),
-        replace(SMALL, derived=(Derivation("key", "backbone"),)),
         replace(SMALL, train_batch_seconds=rule.BATCH_SECONDS_MAX * 2),
         replace(SMALL, train_batch_seconds=0.0),
     ],
-    ids=["impure", "derives columns", "large", "not timed"],
+    ids=["impure", "large", "not timed"],
 )
 def test_some_models_are_not_even_tried_together(profile):
     assert candidates(models(4, profile), {}, workers=1) == {}
     assert fusing(models(4, profile), {}, workers=1).groups == {}
+
+
+def test_larger_models_are_tried_where_a_frozen_part_of_each_batch_is_saved():
+    large = replace(SMALL, train_batch_seconds=rule.BATCH_SECONDS_MAX * 2)
+    derived, in_batch = Derivation("key", "backbone"), Derivation("key", "backbone", "it is random")
+    assert candidates(models(4, replace(large, derived=(derived,))), {}, workers=1) == {}
+    assert list(candidates(models(4, replace(large, derived=(in_batch,))), {}, workers=1)) == ["net"]
 
 
 @pytest.mark.parametrize(

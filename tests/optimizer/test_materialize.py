@@ -10,12 +10,12 @@ PREFIX = Prefix("k", "backbone", models=8, epochs=80, row_seconds=1e-3, row_byte
 ROOM = Room(budget_bytes=1e9, memory_bytes=1e9, workers=2)
 
 
-def places(choices):
-    return [choice.stored for choice in choices]
+def places(chosen):
+    return [choice.stored for choice in chosen.choices]
 
 
 def test_a_dear_prefix_is_stored_for_all_shards():
-    (choice,) = choose([PREFIX], ROWS, ROOM)
+    (choice,) = choose([PREFIX], ROWS, ROOM).choices
     assert choice.stored == tuple(ROWS)
     assert choice.stored_bytes == 2500 * 512
     assert choice.recompute_seconds == 80 * 2500 * 1e-3
@@ -23,7 +23,7 @@ def test_a_dear_prefix_is_stored_for_all_shards():
 
 
 def test_a_prefix_that_is_cheaper_to_compute_than_to_read_is_not_stored():
-    (choice,) = choose([replace(PREFIX, row_seconds=1e-9, row_bytes=1e5)], ROWS, ROOM)
+    (choice,) = choose([replace(PREFIX, row_seconds=1e-9, row_bytes=1e5)], ROWS, ROOM).choices
     assert choice.stored == ()
 
 

@@ -29,6 +29,7 @@ FOLDER = Path(__file__).parent / "rules"
 LARGE = replace(MLP, state_bytes=8 << 20)
 STACKED = Together(4, "", 1.5, 1.5, stacked_train_gain=3.2, stacked_valid_gain=3, deviation=4e-6)
 HEADS = replace(MLP, derived=(BACKBONE,), together=None)
+FUSED_HEADS = replace(HEADS, together=MLP.together)
 ONE = Means(1, "longest-remaining", "local")
 
 
@@ -61,7 +62,7 @@ CASES: dict[str, tuple[tuple[Rule, ...], Callable[[], tuple[Select, Given]]]] = 
     "fuse-leaves-workers-idle": ((hop, fuse), lambda: plain(3, replace(MLP, together=Together(2, "", 1.2, 1.2)))),
     "fuse-gains-little": ((hop, fuse), lambda: plain(4, replace(MLP, together=Together(4, "", 1.05, 1.0)))),
     "fuse-diverges": ((hop, fuse), lambda: plain(4, replace(MLP, together=Together(4, "one diverges in the pilot")))),
-    "fuse-frozen": ((derive, hop, fuse), lambda: plain(4, HEADS, means=using("auto"))),
+    "fuse-frozen": ((derive, hop, fuse), lambda: plain(4, FUSED_HEADS, means=using("auto"))),
     "fuse-not-allowed": ((hop, fuse), lambda: plain(4, means=replace(ONE, fuse=False))),
     "fuse-apart": ((hop, fuse), lambda: plain(4, apart="passes are for the CPU, and this is cuda")),
     "fuse-enough-workers": ((hop, fuse), lambda: plain(2, replace(MLP, together=None))),

@@ -36,6 +36,8 @@ STATE_BYTES_MAX = 32 << 20
 """The states of a pass are to stay in the caches."""
 BATCH_SECONDS_MAX = 0.025
 """A batch that takes longer is all arithmetic: there are no calls to be saved, and a pilot would take long."""
+SHARED_BATCH_SECONDS_MAX = 0.1
+"""The same where frozen parts run in each batch: once for all models of a pass."""
 
 
 def fuse(root: Select, given: Given) -> Iterator[Option]:
@@ -66,10 +68,8 @@ def why_alone(group: TrainGroup, workers: int) -> str:
         return "there is a worker for each of them"
     if profile.impure_tensor is not None:
         return f"two runs of the same batches give another {profile.impure_tensor}"
-    if profile.derived:
-        return "what they derive of the data is shared, and what is left is trained alone"
-    if profile.train_batch_seconds > BATCH_SECONDS_MAX:
-        batch, at_most = seconds_text(profile.train_batch_seconds), seconds_text(BATCH_SECONDS_MAX)
+    if profile.train_batch_seconds > batch_seconds_max(profile):
+        batch, at_most = seconds_text(profile.train_batch_seconds), seconds_text(batch_seconds_max(profile))
         return f"a batch takes {batch}, more than {at_most}: there are no calls to be saved"
     if 2 * profile.state_bytes > STATE_BYTES_MAX:
         return f"a state has {bytes_text(profile.state_bytes)}: those of a pass would not stay in the caches"
@@ -144,6 +144,9 @@ def _exact_gain(together: Together) -> float:
 
 
 def _may_gain(profile: Profile) -> bool:
-    return (
-        profile.impure_tensor is None and not profile.derived and 0 < profile.train_batch_seconds <= BATCH_SECONDS_MAX
-    )
+    return profile.impure_tensor is None and 0 < profile.train_batch_seconds <= batch_seconds_max(profile)
+
+
+def batch_seconds_max(profile: Profile) -> float:
+    """A batch that takes longer is not worth a pilot: where what is frozen runs in it, its arithmetic is saved too."""
+    return SHARED_BATCH_SECONDS_MAX if any(part.note for part in profile.derived) else BATCH_SECONDS_MAX

@@ -1,6 +1,7 @@
 """Training several models over a shard in one pass: each ends with the very bits that it would have alone."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,8 @@ def fused_train_visit(
     fused = _Fused(lives, exact)
     learner, device = lives[0].learner, lives[0].device
     steps = Steps(lives, fused.joint.parameters)
-    for batch in batches(columns, learner.batch_size, row_order, device, learner.drop_last):
+    for rows_taken in batches(columns, learner.batch_size, row_order, device, learner.drop_last):
+        batch = lives[0].viewed(rows_taken)
         steps.begin()
         loss, output = fused.loss_and_output(batch)
         _backward(loss)
@@ -66,7 +68,8 @@ def fused_valid_visit(lives: Sequence[LiveLearner], columns: Columns, exact: boo
     learner = lives[0].learner
     batch_size = learner.eval_batch_size or learner.batch_size
     with torch.no_grad():
-        for batch in batches(columns, batch_size, None, lives[0].device, drop_last=False):
+        for rows_taken in batches(columns, batch_size, None, lives[0].device, drop_last=False):
+            batch = lives[0].viewed(rows_taken)
             fused.measures.add(batch, *fused.loss_and_output(batch))
     fused.joint.check_unchanged()
     return fused.measures.visits()
@@ -93,7 +96,8 @@ class _Fused:
         """The loss of a batch of each member, and the output that the metrics read."""
         self._group.next_batch()
         first = self._lives[0]
-        with first.autocast():
+        stand_in = nullcontext() if first.frozen is None else first.frozen.standing_in(self.joint.module, batch)
+        with first.autocast(), stand_in:
             result = first.learner.loss(self.joint.module, batch) if self._is_one_loss else self._of_each(batch)
         loss, output = result if isinstance(result, tuple) else (result, self.joint.output.take())
         if not isinstance(loss, Many) or loss.ndim:
