@@ -18,19 +18,19 @@ from workloads import ConvLSTM, Setting, Workload, mlp
 SIGNAL = (6, 100)
 CELLS = (
     *(
-        Setting(f"mlp_2k_b{size}", partial(mlp, 32, 16), 16, size, 8192, n)
+        Setting(f"mlp_2k_b{size}", partial(mlp, 32, 16), 16, size, 10240, n)
         for size, n in ((16, 4), (64, 12), (256, 24))
     ),
     *(
-        Setting(f"mlp_14k_b{size}", partial(mlp, 128, 64), 16, size, 8192, n)
+        Setting(f"mlp_14k_b{size}", partial(mlp, 128, 64), 16, size, 10240, n)
         for size, n in ((16, 2), (64, 8), (256, 12))
     ),
     *(
-        Setting(f"mlp_544k_b{size}", partial(mlp, 1000, 500), 8, size, 4096, n)
+        Setting(f"mlp_544k_b{size}", partial(mlp, 1000, 500), 8, size, 5120, n)
         for size, n in ((16, 1), (64, 3), (256, 4))
     ),
     *(
-        Setting(f"conv_b{size}", partial(ConvLSTM, 8, 16), 8, size, 4096, n, SIGNAL)
+        Setting(f"conv_b{size}", partial(ConvLSTM, 8, 16), 8, size, 5120, n, SIGNAL)
         for size, n in ((16, 2), (64, 4), (256, 6))
     ),
 )

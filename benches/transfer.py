@@ -7,7 +7,7 @@ of Cerebro with catalog, checkpoints and feature store on disk:
 - mixed: six such heads, and two models that tune the last layer too;
 - half budget: the mixed set, with room on the disk for half of what is derived, and memory for a part of the rest.
 
-All runs of a set must end in the same states.
+Recomputed, each model goes alone; else models may go in passes. All runs of a set must end in the same states.
 """
 
 import os
@@ -89,13 +89,16 @@ class Set:
 
     def run(self, features: Features) -> float:
         self._runs += 1
+        fuse = features.mode != "recompute"  # a pass would compute once for all its models
         store, pilots = self._folder / f"store-{self._runs}", self._folder / "pilots"
         store.mkdir()
         if pilots.exists():
             os.symlink(pilots, store / ".pilots")
         found = []
         seconds = timed(
-            lambda: found.append(self.experiment.fit(workers=2, store=store, features=features, progress=False))
+            lambda: found.append(
+                self.experiment.fit(workers=2, store=store, features=features, fuse=fuse, progress=False)
+            )
         )
         if not pilots.exists():
             (store / ".pilots").rename(pilots)

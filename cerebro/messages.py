@@ -6,7 +6,7 @@ without pickle. `encode` and `decode` are inverse to each other.
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -35,6 +35,18 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """How a launch comes to its shard: from memory, or from the disk."""
+
+    anew: bool
+    """Whether memory does not hold the shard: it is read, and its hash compared."""
+    drops: tuple[tuple[Kind, int], ...] = ()
+    """The shards, by split and index, that leave memory to make room for it; nobody uses them."""
+    stays: bool = True
+    """Whether the worker may keep the shard open; where memory is short it must not, or nobody could drop it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """Command to an engine: run this unit on this worker, and its fellows with it."""
 
@@ -42,6 +54,10 @@ class Launch:
     worker: int
     fellows: tuple[Unit, ...] = ()
     """The same visit of other models, made in one pass over the shard; each ends by itself."""
+    kernel: str = ""
+    """How the steps are computed, where that may change bits (`cerebro.plan.kernels`)."""
+    reading: Reading | None = None
+    """Where it is known what memory holds."""
     share: bool = False
     """Whether those that have equal configs and equal states are trained once for all."""
     fuse: bool = True
@@ -121,6 +137,10 @@ class UnitFinished:
     """Metrics of the whole epoch so far; final at the last position of a split."""
     moved_bytes: int = 0
     peak_bytes: int = 0
+    kernel: str = ""
+    """How it was computed, if not as the reference: enough to compute it again (`cerebro.plan.kernels`)."""
+    read_bytes: int = 0
+    """Bytes of the shard, where memory did not hold it; of a pass, the first unit that ends well has them."""
     more: bool = False
     """Whether units of the same pass are still to be told of."""
 
@@ -221,9 +241,15 @@ def from_json(value: Mapping[str, Any]) -> Message:
         fields["unit"] = Unit(**fields["unit"])
     if kind in (Launch, WorkerLost):
         fields["fellows"] = tuple(Unit(**unit) for unit in fields.get("fellows", ()))
+    if kind is Launch and fields.get("reading") is not None:
+        fields["reading"] = _reading(**fields["reading"])
     if kind is Pilot:
         fields["fellows"] = tuple(fields.get("fellows", ()))
     return kind(**fields)
+
+
+def _reading(anew: bool, drops: Sequence[tuple[Kind, int]], stays: bool) -> Reading:
+    return Reading(anew, tuple((split, index) for split, index in drops), stays)
 
 
 def encode(message: Message) -> bytes:

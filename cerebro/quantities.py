@@ -28,6 +28,15 @@ def bytes_text(count: float) -> str:
     raise AssertionError("unreachable")
 
 
+def parse_bytes(text: str) -> int | None:
+    """Bytes that are written as `4096`, `512MB`, `2GB` or `1.5GiB`; None if they are not."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt]?)(i?)b)?", text.strip().lower())
+    if found is None:
+        return None
+    count, prefix, binary = found.groups()
+    return int(float(count) * (1024 if binary else 1000) ** (" kmgt".index(prefix) if prefix else 0))
+
+
 def count_text(count: int, noun: str) -> str:
     """`1 model`, `16 models`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

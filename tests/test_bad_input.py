@@ -173,7 +173,12 @@ RUNS = {
     "an unknown policy": (
         lambda e: e,
         {"policy": "fifo"},
-        "policy: 'fifo' is not one of longest-remaining, random",
+        "policy: 'fifo' is not one of longest-remaining, shared-scan, random",
+    ),
+    "a size that is none": (
+        lambda e: e,
+        {"shard_memory": "much"},
+        "shard_memory: 'much' is not a size such as '2GB', '512MiB', or a number of bytes",
     ),
     "an unknown device": (lambda e: e, {"device": "tpu"}, "device: 'tpu' is not one of auto, cpu, cuda"),
     "a build that gives something else": (

@@ -1,4 +1,4 @@
-"""`cerebro ingest`: from files to shards."""
+"""`cerebro ingest` and `append`: from files to shards."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +12,7 @@ from cerebro.errors import DataError
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.command()(ingest)
+    app.command()(append)
 
 
 def ingest(
@@ -45,6 +46,21 @@ def ingest(
             overwrite=overwrite,
             progress=bar.show,
         )
+    if json:
+        typer.echo((dataset.path / "manifest.json").read_text())
+    else:
+        typer.echo(dataset.describe())
+
+
+def append(
+    file: Annotated[Path, typer.Argument(help="Python file that defines `experiment = cerebro.Experiment(...)`.")],
+    source: Annotated[Path, typer.Argument(help="New rows, in files such as `ingest` takes.")],
+    json: Json = False,
+) -> None:
+    """Let new rows join the dataset of an experiment; its next run is a new cycle."""
+    from cerebro.session.source import load_experiment
+
+    dataset = load_experiment(file).append(source)
     if json:
         typer.echo((dataset.path / "manifest.json").read_text())
     else:

@@ -24,4 +24,16 @@ Fuse = Annotated[
 Fork = Annotated[
     bool, typer.Option("--fork/--no-fork", help="Train models once for as many epochs as their stages are the same.")
 ]
-Policy = Annotated[str, typer.Option("--policy", help="longest-remaining, or random.")]
+ShardMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--shard-memory", help="What shards may take of memory, such as 2GB; by default half of what is free."
+    ),
+]
+Models = Annotated[
+    str | None,
+    typer.Option("--models", help="Where data have grown: restart (the default), or continue from the last cycle."),
+]
+Policy = Annotated[
+    str, typer.Option("--policy", help="longest-remaining, shared-scan (where memory is short), or random.")
+]

@@ -10,7 +10,19 @@ from typing import Annotated, Any
 
 import typer
 
-from cerebro.cli.options import Device, Engine, Features, Fork, Fuse, Json, Policy, Store, Workers
+from cerebro.cli.options import (
+    Device,
+    Engine,
+    Features,
+    Fork,
+    Fuse,
+    Json,
+    Models,
+    Policy,
+    ShardMemory,
+    Store,
+    Workers,
+)
 
 File = Annotated[Path, typer.Argument(help="Python file that defines `experiment = cerebro.Experiment(...)`.")]
 BudgetText = Annotated[
@@ -34,7 +46,9 @@ class RunOptions:
     features: Features = "auto"
     fuse: Fuse = True
     fork: Fork = True
+    shard_memory: ShardMemory = None
     budget: BudgetText = None
+    models: Models = None
     store: Store = None
 
 
@@ -63,18 +77,27 @@ def _with_run_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def explain(
-    file: File,
+    file: Annotated[Path, typer.Argument(metavar="FILE|NAME", help="A file as for `run`, or an experiment's name.")],
     options: RunOptions,
     stage: Annotated[str, typer.Option(help="logical, physical or actual.")] = "physical",
     why: Annotated[bool, typer.Option("--why", help="Show what was weighed, and why not the others.")] = False,
     json: Json = False,
 ) -> None:
-    """Show the plan and what it will cost; nothing is trained."""
+    """Show the plan and what it will cost, or what was planned and what it cost; nothing is trained."""
+    from cerebro.session.planning import planned_text
     from cerebro.session.source import load_experiment
+    from cerebro.storage.store import Store as Experiments
 
-    experiment = load_experiment(file)
-    text = experiment.explain(stage, why=why, **asdict(options))
+    if _is_name(file):
+        text = planned_text(Experiments(options.store).experiment(str(file)), why)
+    else:
+        text = load_experiment(file).explain(stage, why=why, **asdict(options))
     typer.echo(json_text.dumps({"stage": stage, "plan": text.splitlines()}) if json else text)
+
+
+def _is_name(file: Path) -> bool:
+    """Whether an experiment is named, and no file."""
+    return len(file.parts) == 1 and not file.suffix and not file.exists()
 
 
 def run(file: File, options: RunOptions, json: Json = False) -> None:

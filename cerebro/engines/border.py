@@ -15,6 +15,7 @@ from typing import Literal, TypeVar
 from cerebro.engines.deaths import is_out_of_memory
 from cerebro.execution.engine import Prior
 from cerebro.messages import Launch, Pilot, Piloted, PilotFailed, Unit, UnitFailed, UnitFinished
+from cerebro.plan.kernels import STACKED, stacked_with
 from cerebro.training.train import DivergedError, Visit
 from cerebro.training.trainer import ShardError, Trainer
 
@@ -82,12 +83,34 @@ def run_launch(
     for the driver to add. Where the code of one model fails in a common pass each is run alone: units are pure, so
     that nothing has happened.
     """
+    read_bytes = trainer.take_up(launch)
+    try:
+        events = _run_units(trainer, launch, parents, priors, keep, catch)
+    finally:
+        trainer.put_down(launch)
+    first = next((place for place, event in enumerate(events) if isinstance(event, UnitFinished)), None)
+    return [
+        replace(event, read_bytes=read_bytes) if place == first and isinstance(event, UnitFinished) else event
+        for place, event in enumerate(events)
+    ]
+
+
+def _run_units(
+    trainer: Trainer,
+    launch: Launch,
+    parents: Sequence[memoryview | None],
+    priors: Sequence[Prior],
+    keep: Keep,
+    catch: Errors,
+) -> list[UnitFinished | UnitFailed]:
     units, begun = launch.units, time.perf_counter()
     groups = trainer.alike(units, parents) if launch.share else [[place] for place in range(len(units))]
     firsts = [group[0] for group in groups]
     visits = None
     if launch.fuse and len(firsts) > 1:
-        together = partial(trainer.visit_together, [units[i] for i in firsts], [parents[i] for i in firsts])
+        together = partial(
+            trainer.visit_together, [units[i] for i in firsts], [parents[i] for i in firsts], launch.kernel
+        )
         visits = guarded(together, lambda line, trace, error: None, catch)
 
     def run(place: int, visit: Callable[[], Visit]) -> UnitFinished | UnitFailed:
@@ -96,10 +119,11 @@ def run_launch(
 
     ended = dict[int, UnitFinished | UnitFailed]()
     for number, group in enumerate(groups):
-        alone = [partial(trainer.visit, units[place], parents[place]) for place in group]
+        alone = [partial(trainer.visit, units[place], parents[place], launch.kernel) for place in group]
         first = alone[0] if visits is None else partial(_visited, visits[number])
         ended |= _run_alike(trainer, units, group, [first, *alone[1:]], run)
-    events = _with_more([ended[place] for place in range(len(units))])
+    kernel = _kernel(launch, visits is not None)
+    events = _noted([ended[place] for place in range(len(units))], kernel)
     if visits is None and len(groups) == len(units):
         return _one_after_another(events)
     share = (time.perf_counter() - begun) / len(units)
@@ -128,9 +152,16 @@ def _run_alike(
     return ended
 
 
-def _with_more(events: Sequence[UnitFinished | UnitFailed]) -> list[UnitFinished | UnitFailed]:
-    """The events, all but the last saying that there are more."""
-    return [replace(e, more=e is not events[-1]) if isinstance(e, UnitFinished) else e for e in events]
+def _noted(events: Sequence[UnitFinished | UnitFailed], kernel: str) -> list[UnitFinished | UnitFailed]:
+    """The events with how they were computed, all but the last saying that there are more."""
+    return [replace(e, kernel=kernel, more=e is not events[-1]) if isinstance(e, UnitFinished) else e for e in events]
+
+
+def _kernel(launch: Launch, is_pass: bool) -> str:
+    """How the units of a launch were computed, as the log keeps it."""
+    if launch.kernel == STACKED:
+        return stacked_with([unit.model for unit in launch.units]) if is_pass else ""
+    return launch.kernel
 
 
 def _visited(visit: Visit | DivergedError) -> Visit:

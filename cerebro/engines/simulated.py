@@ -9,6 +9,7 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 from cerebro.errors import EngineError
@@ -23,6 +24,7 @@ Fate = Literal["finished", "failed", "killed", "hung"]
 ROWS = 100
 """Rows of every shard."""
 BATCH_SIZE = 10
+SHARD_BYTES = 1000
 
 
 class SimulatedEngine(Engine):
@@ -120,9 +122,10 @@ class SimulatedEngine(Engine):
             self._say(seconds / 2, WorkerLost(worker, "killed by the simulation", launch.unit, launch.fellows))
         elif "hung" not in fates:
             ended = zip(units, fates, [*priors, *[()] * len(units)], strict=False)  # priors may be left out
-            self._say(
-                seconds, *(self._end(unit, worker, fate, prior, unit != units[-1]) for unit, fate, prior in ended)
-            )
+            events = [self._end(unit, worker, fate, prior, unit != units[-1]) for unit, fate, prior in ended]
+            if launch.reading is not None and launch.reading.anew and isinstance(events[0], UnitFinished):
+                events[0] = replace(events[0], read_bytes=SHARD_BYTES)
+            self._say(seconds, *events)
 
     def _end(self, unit: Unit, worker: int, fate: Fate, prior: Prior, more: bool) -> Event:
         if fate == "failed":

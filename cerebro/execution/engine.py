@@ -58,7 +58,10 @@ class Engine(ABC):
       `WorkerLost` that carries it. A lost worker is replaced by another of the same number, which says
       `WorkerJoined` again. A unit that did not finish leaves its model's state as it was before.
     - A launch with fellows is one pass of several models over a shard: each unit ends with the bits of being run
-      alone, in an event of its own. These events come in order and at one moment; all but the last say `more`.
+      alone, unless the launch names a kernel, in an event of its own. These events come in order and at one moment; all
+      but the last say `more`.
+    - `UnitFinished.kernel` says how a unit was computed, which need not be how it was to be: a pass that cannot be made
+      is run model by model, by the reference kernel.
     - `state` gives a handle on the present state of a model whose train unit has just finished.
     - `forget` drops the state of a model from memory until it is submitted again.
     - `kill_worker` ends a worker that hangs, as the system would.

@@ -29,29 +29,46 @@ class Forecast:
     lower_bound_seconds: float
     entries: tuple[Entry, ...]
     """By start, then worker."""
+    read_bytes: int = 0
+    """Bytes of shards that are read, where the workload says what memory may hold of them."""
 
 
 def forecast(workload: Workload, policy: Policy, seconds: Callable[[Unit], float] | None = None) -> Forecast:
     """The schedule of `workload` under `policy` when nothing fails; units take their nominal time, or `seconds`."""
-    seconds = seconds or nominal_seconds(workload)
+    shares = _nominal_shares(workload) if seconds is None else lambda unit, models: seconds(unit)
     scheduler = Scheduler(workload, policy)
     entries: list[Entry] = []
     ends: list[tuple[float, int, tuple[Unit, ...]]] = []
     commands = scheduler.handle(*(WorkerJoined(worker) for worker in range(workload.workers)))
-    now = workload.beginning_seconds
+    now, read_bytes = workload.beginning_seconds, 0
     while True:
         for command in commands:
             assert isinstance(command, Launch), "no worker dies in a forecast"
-            end = now + sum(map(seconds, command.units))
+            end = now + sum(shares(unit, len(command.units)) for unit in command.units)
+            if workload.memory is not None and command.reading is not None and command.reading.anew:
+                read_bytes += workload.memory.size(command.unit.kind, command.unit.shard)
             entries += [Entry(unit, command.worker, now, end) for unit in command.units]
             heapq.heappush(ends, (end, command.worker, command.units))
         if not ends:
-            return Forecast(now, lower_bound(workload), tuple(entries))
+            return Forecast(now, lower_bound(workload), tuple(entries), read_bytes)
         now, events = ends[0][0], list[UnitFinished]()
         while ends and ends[0][0] == now:
             _, worker, units = heapq.heappop(ends)
             events += [UnitFinished(unit, worker, now, 0.0) for unit in units]
         commands = scheduler.handle(*events)
+
+
+def _nominal_shares(workload: Workload) -> Callable[[Unit, int], float]:
+    """What a unit is expected to take in a pass of so many models."""
+    seconds, chains = nominal_seconds(workload), {chain.model: chain for chain in workload.chains}
+
+    def share(unit: Unit, models: int) -> float:
+        chain = chains[unit.model]
+        if chain.passing is None or unit.epoch <= len(chain.passes):  # a `Pass` says itself what part is paid
+            return seconds(unit)
+        return chain.passing.share(unit.kind, seconds(unit), models)
+
+    return share
 
 
 def nominal_seconds(workload: Workload) -> Callable[[Unit], float]:

@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from cerebro.execution.place import Place
-from cerebro.messages import Launch, Unit
+from cerebro.execution.residency import Residency
+from cerebro.messages import Launch, Reading, Unit
 from cerebro.plan.workload import Assign, Chain, Done, Workload
 
 
@@ -24,6 +25,8 @@ class Progress:
         self.workload = workload
         self.index = {chain.model: index for index, chain in enumerate(workload.chains)}
         self.places = [Place(chain, workload.done.get(chain.model, Done())) for chain in workload.chains]
+        self.residency = Residency(workload.memory)
+        """The shards that memory holds."""
         self.held = set[int]()
         """The models of which nothing is to be launched for now."""
         self.idle = 0
@@ -87,10 +90,13 @@ class Progress:
                 if (same.kind, same.epoch, same.position) == (unit.kind, unit.epoch, unit.position):
                     yield other, same
 
-    def launch(self, model: int, worker: int, unit: Unit, fellows: tuple[Unit, ...]) -> Launch:
+    def launch(self, model: int, worker: int, unit: Unit, fellows: tuple[Unit, ...], reading: Reading | None) -> Launch:
         """The launch of a unit, and how it is made together with its fellows."""
-        shared = self.places[model].chain.pass_in(unit.epoch) if fellows else None
-        return Launch(unit, worker, fellows, shared.share, shared.fuse) if shared else Launch(unit, worker)
+        chain = self.places[model].chain
+        shared = chain.pass_in(unit.epoch) if fellows else None
+        if shared is None:
+            return Launch(unit, worker, kernel=chain.kernel, reading=reading)
+        return Launch(unit, worker, fellows, chain.kernel, reading, shared.share, shared.fuse)
 
     def start(self, model: int, worker: int, unit: Unit) -> None:
         """A unit has started."""

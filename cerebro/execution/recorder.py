@@ -34,8 +34,9 @@ class Lineage:
     """The digest of each train shard."""
     valid_shards: tuple[str, ...]
 
-    def unit_id(self, unit: Unit, parent_digest: str | None) -> str:
+    def unit_id(self, unit: Unit, parent_digest: str | None, kernel: str = "") -> str:
         """The id of a unit that starts from the state with `parent_digest` (None: the initial one)."""
+        inexact = {"kernel": kernel} if kernel else {}
         shards = self.train_shards if unit.kind == "train" else self.valid_shards
         return unit_id(
             {
@@ -48,6 +49,7 @@ class Lineage:
                 "shard": shards[unit.shard],
                 "parent": parent_digest,
                 "fingerprint": self.fingerprint,
+                **inexact,
             }
         )
 
@@ -66,6 +68,8 @@ class Newcomers:
 
     plan_id: str
     badge: str
+    inexact: Callable[[str], Mapping[str, Any] | None] = lambda model: None
+    """For the log, of a model that may get other bits than the reference gives: how (an `inexact` event)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +324,7 @@ class Recorder:
 
     def _row(self, event: UnitFinished, parent: str | None, state_digest: str) -> UnitRow:
         return UnitRow(
-            unit_id=self._lineage.unit_id(event.unit, parent),
+            unit_id=self._lineage.unit_id(event.unit, parent, event.kernel),
             unit=event.unit,
             parent_digest=parent,
             state_digest=state_digest,
@@ -332,6 +336,8 @@ class Recorder:
             partials=event.partials,
             moved_bytes=event.moved_bytes,
             peak_bytes=event.peak_bytes,
+            kernel=event.kernel,
+            read_bytes=event.read_bytes,
         )
 
     def _note_ruling(self, ruling: Ruling, changes: "defaultdict[str, _Change]") -> None:
@@ -358,6 +364,8 @@ class Recorder:
         member = member_of(ruling.member or {})
         self._lineage.members[ruling.model] = digest(member.as_json())
         self._catalog.add_model(ruling.model, member.as_json(), self._newcomers.plan_id, self._newcomers.badge)
+        if (inexact := self._newcomers.inexact(ruling.model)) is not None:
+            self._log("inexact", inexact)
         if member.ancestor is not None:
             self._digests.setdefault(ruling.model, member.ancestor.state_digest)
 

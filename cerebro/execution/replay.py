@@ -29,37 +29,60 @@ class Difference:
         return f"differs first in {place}: {self.what} was {self.recorded}, now {self.found}. {self.numerics}"
 
 
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A launch to be made again: its units, how they were computed, and the row of each that ended well."""
+
+    units: tuple[Unit, ...]
+    kernel: str
+    rows: tuple[UnitRow | None, ...]
+
+
 def replay_units(
     engine: Engine,
-    rows: Sequence[UnitRow],
+    launches: Sequence[Again],
     fingerprint: Mapping[str, Any],
     progress: Callable[[int, int], None],
+    keep: Callable[[str, memoryview], None] = lambda digest, state: None,
 ) -> tuple[int, Difference | None]:
-    """Run the units of one model in order on an open engine; gives how many were run, and the first difference."""
+    """Make launches again in order on an open engine; gives how many were made, and the first difference.
+
+    `keep` is shown each state, with its digest.
+    """
     joined = engine.wait()
     assert isinstance(joined, WorkerJoined)
     numerics = _numerics(fingerprint, joined.fingerprint)
-    partials: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for count, row in enumerate(rows, start=1):
-        earlier = partials.setdefault((row.unit.kind, row.unit.epoch), [])
-        engine.submit(Launch(row.unit, joined.worker), tuple(earlier))
-        event = engine.wait()
-        if isinstance(event, UnitFailed):
-            return count, Difference(row.unit, "it", "finished", event.error, numerics)
-        if not isinstance(event, UnitFinished):
-            raise InternalError(f"not the end of a unit: {event}")
-        difference = _difference(engine, row, event, numerics)
-        if difference is not None:
-            return count, difference
-        earlier.append(dict(event.partials))
-        progress(count, len(rows))
-    return len(rows), None
+    partials: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    for count, again in enumerate(launches, start=1):
+        earlier = [partials.setdefault((unit.model, unit.kind, unit.epoch), []) for unit in again.units]
+        engine.submit(
+            Launch(again.units[0], joined.worker, again.units[1:], again.kernel), *(tuple(known) for known in earlier)
+        )
+        for unit, row, known in zip(again.units, again.rows, earlier, strict=True):
+            event = engine.wait()
+            if not isinstance(event, UnitFinished | UnitFailed):
+                raise InternalError(f"not the end of a unit: {event}")
+            if row is None:
+                continue
+            if isinstance(event, UnitFailed):
+                return count, Difference(unit, "it", "finished", event.error, numerics)
+            difference = _difference(engine, row, event, numerics, keep)
+            if difference is not None:
+                return count, difference
+            known.append(dict(event.partials))
+        progress(count, len(launches))
+    return len(launches), None
 
 
-def _difference(engine: Engine, row: UnitRow, event: UnitFinished, numerics: str) -> Difference | None:
+def _difference(
+    engine: Engine, row: UnitRow, event: UnitFinished, numerics: str, keep: Callable[[str, memoryview], None]
+) -> Difference | None:
+    if event.kernel != row.kernel:
+        return Difference(row.unit, "the kernel", row.kernel or "the reference", event.kernel, numerics)
     if row.unit.kind == "train":
         with closing(_Released(engine.state(row.unit.model))) as handle:
             found = digest_bytes(handle.view())
+            keep(found, handle.view())
         if found != row.state_digest:
             return Difference(row.unit, "the state", row.state_digest, found, numerics)
     recorded, now = canonical_json(row.partials), canonical_json(event.partials)

@@ -97,7 +97,8 @@ class Scheduler:
             unit = progress.places[choice.model].unit(choice.shard)
             self._check_present(choice.worker, unit)
             fellows = self._fellows(choice.model, choice.worker, unit)
-            launch = progress.launch(choice.model, choice.worker, unit, tuple(fellows.values()))
+            reading = progress.residency.enter(unit.kind, unit.shard)
+            launch = progress.launch(choice.model, choice.worker, unit, tuple(fellows.values()), reading)
             self._ledger.launch(launch.unit, launch.worker, launch.fellows)
             for model, its_unit in {choice.model: unit, **fellows}.items():
                 progress.start(model, choice.worker, its_unit)
@@ -180,6 +181,7 @@ class Scheduler:
         self._ledger.end(unit, worker, happened=happened)
         if worker not in self._ledger.running:
             self._progress.idle |= 1 << worker
+            self._progress.residency.leave(unit.kind, unit.shard, happened=happened)
 
     def _give_up(self, unit: Unit) -> None:
         model = self._progress.index[unit.model]

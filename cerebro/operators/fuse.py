@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from cerebro.plan.cost import Profile
+from cerebro.plan.cost import Profile, Rewrite
 from cerebro.plan.fusing import Fusing
-from cerebro.plan.physical import Hop
+from cerebro.plan.physical import Hop, TrainGroup
 
 
 def fused_hop(hop: Hop, fusing: Fusing, profiles: Mapping[str, Profile], repeats: Mapping[str, int]) -> Hop:
@@ -13,10 +13,30 @@ def fused_hop(hop: Hop, fusing: Fusing, profiles: Mapping[str, Profile], repeats
     chains = tuple(
         fusing.chain(chain, profiles[chain.model], repeats.get(chain.model, 0)) for chain in hop.workload.chains
     )
-    groups = tuple(
-        replace(group, passes=len({fusing.groups[model] for model in group.configs if model in fusing.groups}))
-        for group in hop.groups
-    )
-    beginning = hop.workload.beginning_seconds + sum(f.together.first_seconds for f in fusing.by_signature.values())
+    groups = tuple(_in_passes(group, fusing) for group in hop.groups)
+    beginning = hop.workload.beginning_seconds + sum(f.first_seconds for f in fusing.by_signature.values())
     workload = replace(hop.workload, chains=chains, beginning_seconds=beginning)
     return replace(hop, groups=groups, workload=workload, fusing=fusing)
+
+
+def rewritten_hop(
+    hop: Hop, rewritten: Mapping[str, Rewrite], profiles: Mapping[str, Profile], repeats: Mapping[str, int]
+) -> Hop:
+    """The same hop with the models of these signatures, which go alone, computed so."""
+    fusing = replace(hop.fusing, rewritten=rewritten)
+    chains = tuple(
+        fusing.chain(chain, profiles[chain.model], repeats.get(chain.model, 0))
+        if profiles[chain.model].signature in rewritten
+        else chain
+        for chain in hop.workload.chains
+    )
+    groups = tuple(
+        replace(group, kernel=rewritten[s].name) if (s := group.profile.signature) in rewritten else group
+        for group in hop.groups
+    )
+    return replace(hop, groups=groups, workload=replace(hop.workload, chains=chains), fusing=fusing)
+
+
+def _in_passes(group: TrainGroup, fusing: Fusing) -> TrainGroup:
+    passes = len({fusing.groups[model] for model in group.configs if model in fusing.groups})
+    return replace(group, passes=passes, fused=fusing.by_signature.get(group.profile.signature) if passes else None)

@@ -12,7 +12,7 @@ from cerebro.plan.cost import Profile
 from cerebro.plan.logical import Train, varying_names
 from cerebro.plan.order import visit_orders
 from cerebro.plan.physical import Hop, TrainGroup
-from cerebro.plan.workload import Chain, Done, Workload
+from cerebro.plan.workload import Chain, Done, ShardMemory, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +34,17 @@ def hop(
     engine: str,
     done: Mapping[str, Done] | None = None,
     goals: Mapping[str, Goal] | None = None,
+    memory: ShardMemory | None = None,
 ) -> Hop:
     """The physical operator for `train`; models without a profile (their pilot failed) are left out.
 
-    `goals` says how far models go where that is not the end of the experiment.
+    `goals` says how far models go where that is not the end of the experiment, `memory` what may be held of shards.
     """
     models = {model: config for model, config in train.configs.items() if model in profiles}
     usual, goals = Goal(train.epochs), goals or {}
     chains = tuple(chain(train, model, profiles[model], goals.get(model, usual)) for model in models)
     beginning = beginning_seconds([profiles[model] for model in models])
-    workload = Workload(chains, workers, done=dict(done or {}), beginning_seconds=beginning)
+    workload = Workload(chains, workers, done=dict(done or {}), beginning_seconds=beginning, memory=memory)
     return Hop(_groups(models, profiles), workload, policy, train.order, engine)
 
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from cerebro.execution.forecast import Forecast, forecast
+from cerebro.execution.forecast import Forecast, forecast, lower_bound
 from cerebro.execution.policies import make_policy
 from cerebro.execution.policy import Policy
 from cerebro.operators.hop import moved_bytes
@@ -50,7 +50,7 @@ def price(root: Select, given: Given) -> Priced:
     hop = root.train if isinstance(root.train, Hop) else hopped(root, given)
     policy = make_policy(hop.policy, hop.workload, given.seed)
     expected = forecast(hop.workload, policy)
-    cost = Cost(expected.makespan_seconds, peak_bytes(hop, given), moved_bytes(hop))
+    cost = Cost(expected.makespan_seconds, peak_bytes(hop, given), moved_bytes(hop), expected.read_bytes)
     return Priced(root, hop, policy, expected, cost)
 
 
@@ -76,3 +76,9 @@ def _kept_bytes(hop: Hop, given: Given) -> int:
     nodes = (node for node in hop.derived if isinstance(node, Materialize) and node.otherwise == "Share")
     unstored = sum(node.unstored_bytes for node in nodes)
     return round(min(given.means.features.memory_bytes, unstored))
+
+
+def bound(root: Select, given: Given) -> Cost:
+    """What a tree costs at least, without being played through: its seconds are what no schedule is shorter than."""
+    hop = root.train if isinstance(root.train, Hop) else hopped(root, given)
+    return Cost(lower_bound(hop.workload), peak_bytes(hop, given), moved_bytes(hop))

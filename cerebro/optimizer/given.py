@@ -8,6 +8,7 @@ from cerebro.operators.hop import Goal
 from cerebro.plan.cost import Profile
 from cerebro.plan.features import Features
 from cerebro.plan.workload import Done
+from cerebro.storage.disk import DiskSpeed
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,8 @@ class Means:
     """Whether models may be trained in one pass."""
     fork: bool = True
     """Whether models that begin alike may be trained once there."""
+    shard_bytes: int | None = None
+    """How much of the shards memory may hold, over all workers; None: all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,5 +63,7 @@ class Given:
     """Free memory, where the system says."""
     disk_bytes: float = 0.0
     """What derived columns may take of the disk."""
+    disk: DiskSpeed = field(default_factory=DiskSpeed)
+    """How fast that is."""
     data_bytes: int = 0
     """Of all shards that are visited."""

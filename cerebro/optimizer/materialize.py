@@ -1,16 +1,15 @@
-"""Which derived columns are written to the store, by cost (the choice of Nautilus, SIGMOD 2022, section 4, greedily).
+"""Which derived columns are written to the store, by cost (the choice of Nautilus, SIGMOD 2022, section 4).
 
 A column is worth storing where reading it on each visit costs less than computing it as often as it would be else: once
-on each worker if all columns fit into memory, and otherwise once an epoch for the models that come by meanwhile. Under
-the budget those go first that save the most seconds a byte.
+on each worker if all columns fit into memory, and otherwise once an epoch for the models that come by meanwhile. Which
+of them have room is a knapsack; the choice says how far from the best it may be.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-WRITE_BYTES_PER_SECOND = 4e8
-READ_BYTES_PER_SECOND = 2e9
-"""With the hash of what is written and what is first read; rounded down from what disks and one core give."""
+from cerebro.optimizer.knapsack import Item, pick
+from cerebro.storage.disk import DiskSpeed
 
 Place = tuple[str, int]
 """A split and the index of a shard."""
@@ -56,26 +55,40 @@ class Room:
     memory_bytes: float
     """In the memory of each worker."""
     workers: int
+    disk: DiskSpeed = field(default_factory=DiskSpeed)
 
 
-def choose(prefixes: Sequence[Prefix], rows: Mapping[Place, int], room: Room, always: bool = False) -> list[Choice]:
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What is done about all prefixes."""
+
+    choices: tuple[Choice, ...]
+    gap: float
+    """No choice of what is stored takes less than this share less time."""
+    by: str
+    """How it was found: `program` or `greedy`; empty where all that pays has room."""
+
+
+def choose(prefixes: Sequence[Prefix], rows: Mapping[Place, int], room: Room, always: bool = False) -> Chosen:
     """What to do about each prefix on shards of so many `rows`; with `always` all is stored that there is room for."""
     total_bytes = sum(prefix.row_bytes for prefix in prefixes) * sum(rows.values())
     fits = total_bytes <= room.memory_bytes
-    candidates = list[tuple[float, int, Place]]()
-    for index, prefix in enumerate(prefixes):
-        for place, count in rows.items():
-            saved = shared_seconds(prefix, count, room.workers, fits) - stored_seconds(prefix, count)
-            if always or saved > 0:
-                candidates.append((saved / max(1.0, prefix.row_bytes * count), index, place))
-    left, stored = room.budget_bytes, dict[int, list[Place]]()
-    # Stable, so that of equal savings those of the first shards are chosen.
-    for _, index, place in sorted(candidates, key=lambda candidate: -candidate[0]):
-        size = prefixes[index].row_bytes * rows[place]
-        if size <= left:
-            left -= size
-            stored.setdefault(index, []).append(place)
-    return [_choice(prefix, stored.get(i, []), rows, room.workers, fits) for i, prefix in enumerate(prefixes)]
+    candidates = [(index, place) for index in range(len(prefixes)) for place in rows]
+    items = list[Item]()
+    for index, place in candidates:
+        prefix, count = prefixes[index], rows[place]
+        otherwise = shared_seconds(prefix, count, room.workers, fits)
+        saved = max(otherwise, 1e-6) if always else otherwise - stored_seconds(prefix, count, room.disk)
+        items.append(Item(saved, prefix.row_bytes * count))
+    picked = pick(items, room.budget_bytes)
+    stored = dict[int, list[Place]]()
+    for index, place in (candidates[number] for number in picked.items):
+        stored.setdefault(index, []).append(place)
+    choices = [_choice(prefix, stored.get(i, []), rows, room, fits) for i, prefix in enumerate(prefixes)]
+    seconds = sum(choice.seconds for choice in choices)
+    if always or not seconds:  # what is best was not asked
+        return Chosen(tuple(choices), 0.0, "")
+    return Chosen(tuple(choices), min(1.0, (picked.at_most_seconds - picked.saved_seconds) / seconds), picked.by)
 
 
 def recomputed_seconds(prefix: Prefix, rows: int) -> float:
@@ -89,16 +102,18 @@ def shared_seconds(prefix: Prefix, rows: int, workers: int, fits: bool) -> float
     return (once_each if fits else once_each * prefix.rounds) * rows * prefix.row_seconds
 
 
-def stored_seconds(prefix: Prefix, rows: int) -> float:
+def stored_seconds(prefix: Prefix, rows: int, disk: DiskSpeed) -> float:
     """Computing a column once, writing it, and reading it on every visit."""
     size = rows * prefix.row_bytes
-    write, read = size / WRITE_BYTES_PER_SECOND, size / READ_BYTES_PER_SECOND
+    write, read = size / disk.write_bytes_per_second, size / disk.read_bytes_per_second
     return rows * prefix.row_seconds + write + prefix.epochs * read
 
 
-def _choice(prefix: Prefix, stored: list[Place], rows: Mapping[Place, int], workers: int, fits: bool) -> Choice:
+def _choice(prefix: Prefix, stored: list[Place], rows: Mapping[Place, int], room: Room, fits: bool) -> Choice:
     seconds = sum(
-        stored_seconds(prefix, count) if place in stored else shared_seconds(prefix, count, workers, fits)
+        stored_seconds(prefix, count, room.disk)
+        if place in stored
+        else shared_seconds(prefix, count, room.workers, fits)
         for place, count in rows.items()
     )
     size = sum(rows[place] for place in stored) * prefix.row_bytes

@@ -16,12 +16,13 @@ from cerebro.optimizer.rules.derive import derive, features_of_tree
 from cerebro.optimizer.rules.fork import fork
 from cerebro.optimizer.rules.fuse import fuse
 from cerebro.optimizer.rules.hop import hop
+from cerebro.optimizer.rules.layout import layout
 from cerebro.plan.considered import Considered
 from cerebro.plan.logical import Select
 from cerebro.plan.physical import Hop, PhysicalPlan
 
 REWRITES: tuple[Rule, ...] = (derive,)
-OPERATORS: tuple[Rule, ...] = (hop, fuse, fork)
+OPERATORS: tuple[Rule, ...] = (hop, fuse, fork, layout)
 RULES = (*REWRITES, *OPERATORS)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cerebro.errors import PlanError
-from cerebro.optimizer.cost_model import Priced, Prices
+from cerebro.optimizer.cost_model import Prices, bound
 from cerebro.optimizer.given import Given
 from cerebro.optimizer.rule import Option
 from cerebro.plan.considered import Considered
@@ -34,14 +34,16 @@ def weigh(rule: str, root: Select, options: Iterable[Option], prices: Prices) ->
     if not any(option.needed for option in possible):
         possible = [Option(AS_IT_IS, root), *possible]
     if len(possible) == 1:
-        return _alone(rule, possible[0], refused, prices.given)
-    priced = [prices.of(option.root) for option in possible if option.root is not None]
-    best = _cheapest(priced, prices.given)
-    weighed = [
-        Considered(rule, option.text, index == best, each.cost, _why_not(each, priced[best], prices.given))
-        for index, (option, each) in enumerate(zip(possible, priced, strict=True))
-    ]
-    return Choice(priced[best].root, (*weighed, *refused))
+        return _alone(rule, possible[0], refused)
+    roots = [option.root for option in possible if option.root is not None]
+    bounds = [bound(each, prices.given) for each in roots]
+    played, best = _played(roots, bounds, prices)
+    weighed = list[Considered]()
+    for index, (option, least) in enumerate(zip(possible, bounds, strict=True)):
+        cost, kept = played.get(index, least), index == best
+        why_not = "" if kept else _why_not(cost, played[best], prices.given, index in played)
+        weighed.append(Considered(rule, option.text, kept, cost, why_not, is_played=index in played))
+    return Choice(roots[best], (*weighed, *refused))
 
 
 def check_memory(cost: Cost, given: Given) -> None:
@@ -66,25 +68,32 @@ def fits(cost: Cost, given: Given) -> bool:
     return given.memory_bytes is None or cost.peak_bytes <= given.memory_bytes
 
 
-def _alone(rule: str, option: Option, refused: Sequence[Considered], given: Given) -> Choice:
+def _alone(rule: str, option: Option, refused: Sequence[Considered]) -> Choice:
     """There is one way on; it is told where others were looked at, or the user asked for it."""
     assert option.root is not None, "there is a way on"
     told = refused and option.text != AS_IT_IS
     return Choice(option.root, (*([Considered(rule, option.text, True)] if told else []), *refused))
 
 
-def _cheapest(priced: Sequence[Priced], given: Given) -> int:
-    """The first of the quickest of those that fit; where none does, of those that need least memory."""
-    fitting = [index for index, each in enumerate(priced) if fits(each.cost, given)]
-    if fitting:
-        return min(fitting, key=lambda index: priced[index].cost.seconds)
-    return min(range(len(priced)), key=lambda index: priced[index].cost.peak_bytes)
+def _played(roots: Sequence[Select], bounds: Sequence[Cost], prices: Prices) -> tuple[dict[int, Cost], int]:
+    """What some trees cost, and which is the first of the quickest of those that fit.
+
+    Those that look best are played through first, and none that cannot be quicker than the best so far: branch and
+    bound. Where none fits, it is the one that needs least memory.
+    """
+    fitting = [index for index, least in enumerate(bounds) if fits(least, prices.given)]
+    if not fitting:
+        smallest = min(range(len(bounds)), key=lambda index: bounds[index].peak_bytes)
+        return {smallest: prices.of(roots[smallest]).cost}, smallest
+    played = dict[int, Cost]()
+    for index in sorted(fitting, key=lambda index: bounds[index].seconds):
+        if all(bounds[index].seconds <= cost.seconds for cost in played.values()):
+            played[index] = prices.of(roots[index]).cost
+    return played, min(sorted(played), key=lambda index: played[index].seconds)
 
 
-def _why_not(each: Priced, best: Priced, given: Given) -> str:
-    if each is best:
-        return ""
-    if not fits(each.cost, given) and given.memory_bytes is not None:
+def _why_not(cost: Cost, best: Cost, given: Given, is_played: bool) -> str:
+    if not fits(cost, given) and given.memory_bytes is not None:
         return f"{bytes_text(given.memory_bytes)} of memory are free"
-    more = each.cost.seconds - best.cost.seconds
-    return f"{seconds_text(more)} more" if more > 0 else "no shorter"
+    more = cost.seconds - best.seconds
+    return f"{'' if is_played else 'at least '}{seconds_text(more)} more" if more > 0 else "no shorter"

@@ -16,10 +16,13 @@ class Considered:
     cost: Cost | None = None
     """What the whole plan comes to with it, where that was played through."""
     why_not: str = ""
+    is_played: bool = True
+    """Whether it was played through; otherwise the seconds are what it takes at least."""
 
     def line(self) -> str:
         """The alternative in one line: `+` for what was kept."""
-        facts = "; ".join([*([self.cost.text("est")] if self.cost else []), *([self.why_not] if self.why_not else [])])
+        price = self.cost.text("est" if self.is_played else "at least") if self.cost else ""
+        facts = "; ".join(part for part in (price, self.why_not) if part)
         return f"{'+' if self.kept else '-'} {self.text}" + (f": {facts}" if facts else "")
 
 

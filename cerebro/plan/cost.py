@@ -7,11 +7,12 @@ from cerebro.quantities import bytes_text, seconds_text
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Wall-clock seconds, the largest memory in use at once, and the bytes of states copied by hops."""
+    """Wall-clock seconds, the largest memory in use at once, the bytes of states copied by hops, and of shards read."""
 
     seconds: float
     peak_bytes: int
     moved_bytes: int
+    read_bytes: int = 0
 
     def text(self, word: str) -> str:
         """`est 41 min   peak 9.8 GiB   moved 38.0 GiB`."""
@@ -46,6 +47,12 @@ class Together:
     valid_gain: float = 1.0
     first_seconds: float = 0.0
     """What the first pass on a worker takes beside its batches: ways of computing for all at once are tried out."""
+    stacked_train_gain: float = 0.0
+    """The same of kernels that take all models at once and may give other bits; 0 where they were not tried."""
+    stacked_valid_gain: float = 0.0
+    stacked_first_seconds: float = 0.0
+    deviation: float = 0.0
+    """After the pilot's steps with those, the largest difference of a parameter's elements, relative to its largest."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ class Forking:
 
     def chain(self, chain: Chain, profile: Profile, config: Mapping[str, Any], repeat: int = 0) -> Chain:
         """The chain of a model, which meets its like also where the plan did not know of it."""
-        if profile.impure_tensor is not None:  # what is not the same when it is repeated can stand for nothing else
+        # What is not the same when it is repeated can stand for nothing else, nor can what depends on its company.
+        if profile.impure_tensor is not None or chain.kernel:
             return chain
         names = (training_name(config, repeat, epoch) for epoch in range(1, self.epochs + 1))
         return replace(chain, passes=tuple(self.passes.get(name) or _pass(name, chain) for name in names))

@@ -16,6 +16,9 @@ class Scan(Node):
     train_rows: tuple[int, ...]
     """Rows of each train shard."""
     valid_rows: tuple[int, ...]
+    train_bytes: tuple[int, ...] = ()
+    """Bytes of each train shard; empty where they do not matter."""
+    valid_bytes: tuple[int, ...] = ()
 
     def label(self) -> str:
         valid = f", valid {_shards_text(self.valid_rows)}" if self.valid_rows else ", no valid split"

@@ -8,7 +8,7 @@ from cerebro.plan.considered import Considered
 from cerebro.plan.cost import Cost, Profile
 from cerebro.plan.features import Features
 from cerebro.plan.forking import Forking, epochs_text
-from cerebro.plan.fusing import Fusing
+from cerebro.plan.fusing import Fused, Fusing
 from cerebro.plan.logical import Select, varying_names
 from cerebro.plan.node import Node
 from cerebro.plan.workload import Workload
@@ -17,7 +17,7 @@ from cerebro.quantities import bytes_text, count_text, seconds_text
 
 @dataclass(frozen=True)
 class TrainGroup(Node):
-    """Models of one architecture, each trained alone by the reference kernel."""
+    """Models of one architecture, trained alone or in passes."""
 
     configs: Mapping[str, Mapping[str, Any]]
     profile: Profile
@@ -25,6 +25,10 @@ class TrainGroup(Node):
     """Names of hyper-parameters that the models of this group share and those of other groups do not."""
     passes: int = 0
     """Into how many passes the models are shared out; 0: each is trained alone."""
+    fused: Fused | None = None
+    """How passes are made, where there are any."""
+    kernel: str = ""
+    """How each is computed alone, if not as the reference."""
 
     def label(self) -> str:
         varying = ", ".join(varying_names(list(self.configs.values())))
@@ -41,10 +45,11 @@ class TrainGroup(Node):
         """What the pilot found."""
         profile = self.profile
         fused = ""
-        if self.passes and profile.together is not None:
+        if self.fused is not None:
             size = -(-len(self.configs) // self.passes)
-            fused = f"one pass for {size}, {profile.together.train_gain:.1f} × as fast   "
-        rewritten = "".join(f"{rewrite}   " for rewrite in profile.rewrites)
+            fused = f"one {'stacked ' * self.fused.is_stacked}pass for {size}, {self.fused}   "
+        shown = [rewrite for rewrite in profile.rewrites if rewrite.name in ("bf16", self.kernel)]
+        rewritten = "".join(f"{rewrite}   " for rewrite in shown)
         return (
             f"{fused}{rewritten}{profile.parameters:,} parameters   "
             f"{seconds_text(profile.train_batch_seconds)} a batch of {profile.batch_size}   "

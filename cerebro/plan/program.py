@@ -34,6 +34,8 @@ class Ancestor:
     """The train shards that were visited in that epoch, in order."""
     measuring: bool = False
     """Whether all train shards were visited, and only valid ones are left in that epoch."""
+    experiment: str = ""
+    """The experiment that it is of; empty: the clone's own."""
 
     def is_adopted_by(self, unit: Unit) -> bool:
         """Whether `unit` of the clone starts from the ancestor's state: up to its first train unit all do."""
@@ -67,7 +69,10 @@ class Member:
 
     def as_json(self) -> dict[str, Any]:
         """The member as JSON; `member_of` is the inverse."""
-        return asdict(self)
+        value = asdict(self)
+        if self.ancestor is not None and not self.ancestor.experiment:
+            del value["ancestor"]["experiment"]
+        return value
 
 
 def stream_key(seed: int, independent: bool, member: Member, stream: str, *parts: int | str) -> Key:
@@ -99,8 +104,11 @@ class Program:
     """Whether how steps are computed must not change a bit."""
     precision: str = "float32"
     """`float32`, or `bf16` for autocast."""
+    data_digest: str | None = None
+    """Of the dataset as it was, where it may have grown since."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What is neither code, data nor models."""
-        return {name: getattr(self, name) for name in ("seed", "independent", "device", "exact", "precision")}
+        """What is neither code, nor models, nor where the data are."""
+        names = ("seed", "independent", "device", "exact", "precision", "data_digest")
+        return {name: getattr(self, name) for name in names}

@@ -22,6 +22,24 @@ class Pass:
 
 
 @dataclass(frozen=True, slots=True)
+class Passing:
+    """By how much visits are quicker in a pass, which is taken to be linear in the number of its models."""
+
+    models: int
+    """The models of the pass that a chain's nominal seconds are a share of; two at least."""
+    train_gain: float
+    valid_gain: float
+    unit_seconds: float
+    """What a unit takes beside its batches, of which nothing is gained."""
+
+    def share(self, kind: str, seconds: float, models: int) -> float:
+        """A model's share of a pass of so many `models`, where it has `seconds` in the pass of the chain."""
+        gain = self.train_gain if kind == "train" else self.valid_gain
+        once = self.models * (gain - 1) / (self.models - 1)  # what a pass takes however many models are in it
+        return self.unit_seconds + (seconds - self.unit_seconds) * (1 + once * (1 / models - 1 / self.models))
+
+
+@dataclass(frozen=True, slots=True)
 class Chain:
     """The work of one model: `epochs` times every train shard once, then every valid shard once.
 
@@ -41,6 +59,10 @@ class Chain:
     """What decides first: among models that may run, those that are due earlier go before all others."""
     group: str = ""
     """Models of one group make a visit in one pass wherever they come to it together; without a group each alone."""
+    kernel: str = ""
+    """How its steps are computed, where that may change bits (`cerebro.plan.kernels`)."""
+    passing: Passing | None = None
+    """What the nominal seconds say of smaller passes, in a group."""
     passes: tuple[Pass, ...] = ()
     """How it goes together with others in the first epochs, where that is not in its group."""
 
@@ -80,6 +102,25 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
+class ShardMemory:
+    """What the shards take, and how much of it memory may hold at once, over all workers."""
+
+    train_bytes: tuple[int, ...]
+    """Of each train shard."""
+    valid_bytes: tuple[int, ...]
+    limit_bytes: int
+
+    @property
+    def is_short(self) -> bool:
+        """Whether not all shards can be held."""
+        return sum(self.train_bytes) + sum(self.valid_bytes) > self.limit_bytes
+
+    def size(self, split: str, shard: int) -> int:
+        """Bytes of one shard."""
+        return (self.train_bytes if split == "train" else self.valid_bytes)[shard]
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
     """All chains, and the workers that they share.
 
@@ -94,6 +135,8 @@ class Workload:
     """Progress by model, for the models that have any."""
     beginning_seconds: float = 0.0
     """What each worker takes beside its units, once: to build learners, and whatever is slower the first time."""
+    memory: ShardMemory | None = None
+    """Where it matters how often shards are read."""
 
 
 @dataclass(frozen=True, slots=True)

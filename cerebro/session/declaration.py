@@ -12,6 +12,7 @@ from cerebro.ids import digest
 from cerebro.messages import Ruling
 from cerebro.plan.logical import Scan, Select, Train
 from cerebro.plan.program import Member, Program, member_of
+from cerebro.session.cycles import with_ancestors
 from cerebro.spec.code import code_parts
 from cerebro.spec.experiment import ExperimentSpec
 from cerebro.spec.stages import stage_starts
@@ -57,6 +58,7 @@ class Declaration:
         return Program(
             build=spec.build,
             data=self.dataset.path,
+            data_digest=self.dataset.digest,
             members=members,
             seed=spec.seed,
             independent=spec.independent,
@@ -93,8 +95,17 @@ def members_of(rulings: list[Ruling]) -> dict[str, Member]:
     return {ruling.model: member_of(ruling.member) for ruling in rulings if ruling.member and ruling.model}
 
 
-def declare(spec: ExperimentSpec, device: str) -> Declaration:
+def declare(
+    spec: ExperimentSpec,
+    device: str,
+    *,
+    like: Mapping[str, Any] | None = None,
+    continued: Mapping[str, Any] | None = None,
+) -> Declaration:
     """The declaration of an experiment that will train on `device`.
+
+    `like` is what an experiment was declared as: on the data as they were then, its models going on from what they did.
+    `continued` says so of a new one.
 
     Raises:
         DataError: the dataset cannot be opened.
@@ -105,17 +116,27 @@ def declare(spec: ExperimentSpec, device: str) -> Declaration:
         from cerebro.training.devices import check_bf16  # it loads torch
 
         check_bf16(device)
-    dataset = open_dataset(spec.data)
+    dataset = open_dataset(spec.data, like["data"] if like else None)
+    continued = like.get("continues") if like else continued
     split, metric = spec.objective
     _check_split(spec, split, dataset)
-    members = members_of(steering_of(spec).begin())
+    steering = steering_of(spec)
+    members = with_ancestors(members_of(steering.begin()), continued)
+    if continued is not None and steering.has_lanes:
+        raise SpecError(
+            f"models: 'continue' is for searches that train all models from the beginning, such as Grid; "
+            f"{spec.search.describe()['procedure']} decides as it goes: use 'restart'"
+        )
     configs = {model: member.config for model, member in members.items()}
     _check_stages(configs, spec.epochs)
-    scan = Scan(dataset.path.name, _rows(dataset, "train"), _rows(dataset, "valid"))
-    train = Train(configs, spec.epochs, spec.order, spec.seed, scan)
-    return Declaration(
-        spec, dataset, members, _identity(spec, dataset, device), Select(split, metric, spec.mode, train), train
+    scan = Scan(
+        dataset.path.name,
+        *(_rows(dataset, split) for split in ("train", "valid")),
+        *(_bytes(dataset, split) for split in ("train", "valid")),
     )
+    train = Train(configs, spec.epochs, spec.order, spec.seed, scan)
+    identity = _identity(spec, dataset, device) | ({"continues": dict(continued)} if continued else {})
+    return Declaration(spec, dataset, members, identity, Select(split, metric, spec.mode, train), train)
 
 
 def check_same(declared: Mapping[str, Any], stored: Mapping[str, Any], folder: Any) -> None:
@@ -176,6 +197,10 @@ def _check_stages(configs: Mapping[str, Mapping[str, Any]], epochs: int) -> None
 
 def _rows(dataset: Dataset, split: str) -> tuple[int, ...]:
     return tuple(shard.rows for shard in dataset.splits.get(split, ()))
+
+
+def _bytes(dataset: Dataset, split: str) -> tuple[int, ...]:
+    return tuple(shard.bytes for shard in dataset.splits.get(split, ()))
 
 
 def differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

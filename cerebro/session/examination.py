@@ -156,7 +156,7 @@ def _dataset(reader: CatalogReader) -> Iterator[Finding]:
         return Finding("dataset", file, _ADVICE.split(found)[0], remedy, repairable=False)
 
     try:
-        dataset = open_dataset(experiment["data"])
+        dataset = open_dataset(experiment["data"], experiment["spec"]["data"])
     except DataError as error:
         yield finding(experiment["data"], str(error))
         return
@@ -173,8 +173,9 @@ def _dataset(reader: CatalogReader) -> Iterator[Finding]:
 
 
 def _shard_count(reader: CatalogReader) -> int:
+    experiment = reader.experiment()
     try:
-        return sum(map(len, open_dataset(reader.experiment()["data"]).splits.values()))
+        return sum(map(len, open_dataset(experiment["data"], experiment["spec"]["data"]).splits.values()))
     except DataError:
         return 0
 

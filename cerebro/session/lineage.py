@@ -35,6 +35,8 @@ class Link:
     worker: int
     parent_digest: str | None
     state_digest: str | None
+    kernel: str = ""
+    """How it was computed, if not as the reference (`cerebro.plan.kernels`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ def declaration_of(reader: CatalogReader, model: str) -> Mapping[str, Any]:
 def shard_digests(data: str, expected: str) -> dict[str, tuple[str, ...]]:
     """The digest of each shard by split, or nothing where the dataset is not what it was."""
     try:
-        dataset = open_dataset(data)
+        dataset = open_dataset(data, expected)
     except DataError:
         return {}
     if dataset.digest != expected:
@@ -139,7 +141,8 @@ def shard_digests(data: str, expected: str) -> dict[str, tuple[str, ...]]:
 def first_gap(units: Sequence[UnitRow], ancestor: Ancestor | None = None) -> str | None:
     """What breaks the chain of one model's units, given in order: a visit that is missing, or a state from nowhere.
 
-    The units of a warm clone begin where the state of its ancestor was taken.
+    The units of a warm clone begin where the state of its ancestor was taken, and those of a model that goes on from
+    an earlier cycle in the state that it had there.
     """
     state = ancestor.state_digest if ancestor else None
     start = ("train", ancestor.epoch) if ancestor else None
@@ -161,7 +164,7 @@ def _link(row: UnitRow, shards: Mapping[str, Sequence[str]]) -> Link:
     shard = known[unit.shard] if unit.shard < len(known) else None
     return Link(
         row.unit_id, unit.kind, unit.epoch, unit.position, unit.shard, shard, row.run, row.worker, row.parent_digest,
-        row.state_digest,
+        row.state_digest, row.kernel,
     )  # fmt: skip
 
 
@@ -179,11 +182,12 @@ def _first_digits(found: re.Match[str]) -> str:
 
 
 def _table(units: Sequence[Link]) -> list[str]:
-    head = ["unit", "kind", "epoch", "visit", "shard", "run", "worker", "parent", "state"]
+    head = ["unit", "kind", "epoch", "visit", "shard", "run", "worker", "parent", "state", "kernel"]
+    head = head if any(link.kernel for link in units) else head[:-1]
     rows = [head]
     for link in units:
         numbers = (link.epoch, link.position, link.shard, link.run, link.worker)
         digests = [(text or "-")[:_SHOWN] for text in (link.parent_digest, link.state_digest)]
-        rows.append([link.unit_id[:_SHOWN], link.kind, *map(str, numbers), *digests])
+        rows.append([link.unit_id[:_SHOWN], link.kind, *map(str, numbers), *digests, link.kernel][: len(head)])
     widths = [max(len(row[index]) for row in rows) for index in range(len(head))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

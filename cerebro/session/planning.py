@@ -1,20 +1,25 @@
 """Planning a run: what is known of an experiment goes to the optimizer; what comes back is shown and recorded."""
 
 from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
+from cerebro.errors import StoreError
 from cerebro.execution.forecast import forecast
 from cerebro.execution.meter import fits
 from cerebro.execution.policy import Policy
 from cerebro.optimizer.given import Given, Means, Work
 from cerebro.optimizer.optimizer import optimize
 from cerebro.plan.cost import Cost, Profile
-from cerebro.plan.explain import physical_text
+from cerebro.plan.explain import physical_text, why_text
 from cerebro.plan.physical import PhysicalPlan
 from cerebro.session.declaration import Declaration
 from cerebro.session.room import free_disk_bytes, free_memory_bytes
 from cerebro.spec.budget import Budget
 from cerebro.storage.catalog import CatalogReader
+from cerebro.storage.disk import DiskSpeed, disk_speed
+from cerebro.storage.store import ExperimentFolder
 
 
 def plan(declaration: Declaration, work: Work, means: Means) -> tuple[PhysicalPlan, Policy]:
@@ -30,6 +35,7 @@ def plan(declaration: Declaration, work: Work, means: Means) -> tuple[PhysicalPl
         apart=why_apart(declaration),
         memory_bytes=free_memory_bytes(),
         disk_bytes=free_disk_bytes(means.features),
+        disk=_speed(work, means),
         data_bytes=_data_bytes(declaration),
     )
     optimized = optimize(declaration.select, given)
@@ -39,6 +45,14 @@ def plan(declaration: Declaration, work: Work, means: Means) -> tuple[PhysicalPl
 def _data_bytes(declaration: Declaration) -> int:
     splits = declaration.dataset.splits
     return sum(shard.bytes for split in ("train", "valid") for shard in splits.get(split, ()))
+
+
+def _speed(work: Work, means: Means) -> DiskSpeed:
+    """How fast the disk is, where that decides anything."""
+    may_store = means.features.mode == "auto" and any(
+        not part.note for profile in work.profiles.values() for part in profile.derived
+    )
+    return disk_speed(Path(means.features.folder)) if may_store and means.features.folder else DiskSpeed()
 
 
 def why_apart(declaration: Declaration) -> str:
@@ -63,16 +77,33 @@ def actual_text(physical: PhysicalPlan, reader: CatalogReader) -> str:
     return physical_text(physical, actual_cost(reader))
 
 
+def planned_text(folder: ExperimentFolder, why: bool = False) -> str:
+    """The plan of an experiment's last run, with what it has cost by now; `why` adds what was weighed for it.
+
+    Raises:
+        StoreError: it was never run, or its catalog is damaged.
+    """
+    with closing(folder.reader()) as reader:
+        record = reader.experiment()["plan"]
+        if not record:
+            raise StoreError(f"experiment {folder.path.name!r} has no plan yet: run it first")
+        actual = f"\n{actual_cost(reader).text('actual')}" if reader.units() else ""
+    weighed = f"\n\n{record.get('why', 'nothing was noted')}" if why else ""
+    return f"{record['text']}{actual}{weighed}"
+
+
 def actual_cost(reader: CatalogReader) -> Cost:
-    """What an experiment has cost so far: wall seconds over all its runs, peak of all workers, bytes moved."""
+    """What an experiment has cost so far: wall seconds over all its runs, peak of all workers, bytes moved and read."""
     runs = reader.query(
-        "SELECT MAX(started + seconds) - MIN(started) AS seconds, SUM(moved_bytes) AS moved FROM units GROUP BY run"
+        "SELECT MAX(started + seconds) - MIN(started) AS seconds, SUM(moved_bytes) AS moved, "
+        "SUM(read_bytes) AS read FROM units GROUP BY run"
     )
     peaks = reader.query("SELECT MAX(peak_bytes) AS peak FROM units GROUP BY run, worker")
     return Cost(
         seconds=sum(run["seconds"] for run in runs),
         peak_bytes=sum(row["peak"] for row in peaks),
         moved_bytes=sum(run["moved"] for run in runs),
+        read_bytes=sum(run["read"] for run in runs),
     )
 
 
@@ -81,6 +112,7 @@ def plan_record(physical: PhysicalPlan, profiles: Mapping[str, Profile]) -> dict
     chain = physical.hop.workload.chains[0]
     return {
         "text": physical_text(physical),
+        "why": why_text(physical),
         "workers": physical.hop.workload.workers,
         "engine": physical.hop.engine,
         "policy": physical.hop.policy,
@@ -90,6 +122,7 @@ def plan_record(physical: PhysicalPlan, profiles: Mapping[str, Profile]) -> dict
         "lower_bound_seconds": physical.lower_bound_seconds,
         "peak_bytes": physical.cost.peak_bytes,
         "moved_bytes": physical.cost.moved_bytes,
+        "read_bytes": physical.cost.read_bytes,
         "unit_seconds": {
             chain.model: [sum(chain.train_seconds), sum(chain.valid_seconds)] for chain in physical.hop.workload.chains
         },

@@ -5,14 +5,14 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from cerebro.errors import StoreError
-from cerebro.execution.engine import Engine
 from cerebro.execution.replay import Difference, replay_units
 from cerebro.plan.program import Member
+from cerebro.session.cycles import inherited_state
 from cerebro.session.declaration import check_same, declare
+from cerebro.session.history import history
 from cerebro.session.lineage import declaration_of
 from cerebro.session.members import members_in
 from cerebro.spec.experiment import ExperimentSpec
-from cerebro.storage.catalog import CatalogReader, UnitRow
 from cerebro.storage.store import ExperimentFolder
 
 
@@ -55,8 +55,8 @@ def replay(
         experiment, rows = reader.experiment(), reader.units(model)
         said = declaration_of(reader, model)
         members = members_in(reader)
-        rows = [*ancestry(model, members, reader), *rows]
-    declaration = declare(spec, experiment["spec"]["device"])
+        launches = history(model, members, reader)
+    declaration = declare(spec, experiment["spec"]["device"], like=said)
     if said != experiment["spec"] and declaration.identity == experiment["spec"]:
         raise StoreError(
             f"model {model!r} of {spec.name!r} was trained with the code as it was before a retry: give the file as it "
@@ -66,37 +66,21 @@ def replay(
     if not rows:
         raise StoreError(f"model {model!r} of {spec.name!r} has no recorded unit to replay")
     program = declaration.program(members)
+    wanted = {member.ancestor.state_digest for member in members.values() if member.ancestor is not None}
+    starts = dict[str, bytes]()
+
+    def keep(digest: str, state: memoryview) -> None:
+        if digest in wanted:
+            starts[digest] = bytes(state)
+
     with closing(InlineEngine()) as engine:
-        engine.open(program, 1, lambda model: _ancestors_state(engine, members[model]))
-        done, difference = replay_units(engine, rows, experiment["fingerprint"], progress)
+        engine.open(program, 1, lambda model: _start(members[model], starts, folder))
+        done, difference = replay_units(engine, launches, experiment["fingerprint"], progress, keep)
     return Replay(model, done, difference)
 
 
-def ancestry(model: str, members: Mapping[str, Member], reader: CatalogReader) -> list[UnitRow]:
-    """The train units of its ancestors that lead to where a model starts, oldest first; none if it is no clone.
-
-    Raises:
-        StoreError: the log does not lead to that state.
-    """
-    ancestor = members[model].ancestor
-    if ancestor is None:
-        return []
-    rows = [row for row in reader.units(ancestor.model) if row.unit.kind == "train"]
-    ends = [index for index, row in enumerate(rows) if row.state_digest == ancestor.state_digest]
-    if not ends:
-        if members[ancestor.model].ancestor == ancestor:  # cloned before it was trained any further itself
-            return ancestry(ancestor.model, members, reader)
-        raise StoreError(
-            f"{ancestor.model} has no unit that ends in {ancestor.state_digest}, from which {model} starts"
-        )
-    return [*ancestry(ancestor.model, members, reader), *rows[: ends[0] + 1]]
-
-
-def _ancestors_state(engine: Engine, member: Member) -> bytes | None:
-    if member.ancestor is None:
-        return None
-    handle = engine.state(member.ancestor.model)
-    try:
-        return bytes(handle.view())
-    finally:
-        handle.release()
+def _start(member: Member, starts: Mapping[str, bytes], folder: ExperimentFolder) -> bytes | None:
+    """The state that a model starts from; None if that is its initialisation."""
+    if member.ancestor is None or member.ancestor.experiment:
+        return inherited_state(member, folder)
+    return starts[member.ancestor.state_digest]

@@ -46,7 +46,7 @@ def retry(folder: ExperimentFolder, model: str, spec: ExperimentSpec) -> Retry:
     """
     with folder.held(), closing(folder.reader()) as reader:
         reader.check()
-        declaration, stored = declare(spec, _device(reader)), reader.experiment()["spec"]
+        declaration, stored = declare(spec, _device(reader), like=_said(reader)), _said(reader)
         now = {**declaration.identity, "code": stored["code"]}
         check_same(now, stored, folder.path)
         row = _failed(reader, model, folder)
@@ -107,6 +107,10 @@ def _check_others(reader: CatalogReader, model: str, plan_id: str) -> None:
             f"the code has changed, and {', '.join(begun[:3])} began with it as it was: undo the change, run the "
             f"experiment to its end, and retry {model} then"
         )
+
+
+def _said(reader: CatalogReader) -> Mapping[str, Any]:
+    return reader.experiment()["spec"]
 
 
 def _device(reader: CatalogReader) -> str:

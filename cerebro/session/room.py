@@ -3,14 +3,16 @@
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from cerebro.errors import SpecError
 from cerebro.plan.features import MODES, Features
+from cerebro.quantities import bytes_text, count_text, parse_bytes
 
 _FREE_SHARE = 0.5
-"""The share of a disk's free bytes that is taken at most."""
+"""The share of what is free, of a disk or of memory, that is taken at most."""
 
 
 def as_features(value: Features | str, folder: Path) -> Features:
@@ -23,6 +25,28 @@ def as_features(value: Features | str, folder: Path) -> Features:
     if features.mode not in MODES:
         raise SpecError(f"features: {features.mode!r} is not one of {', '.join(MODES)}")
     return replace(features, folder=features.folder or str(folder.absolute()), since=time.time())
+
+
+def shard_limit(value: int | str | None, sizes: Sequence[int], workers: int) -> int:
+    """How many bytes of shards of these `sizes` memory may hold, as the caller says; half of what is free by default.
+
+    Raises:
+        SpecError: not a number of bytes, or not enough for the largest shard on each worker.
+    """
+    needed, total = workers * max(sizes), sum(sizes)
+    if value is None:
+        free = free_memory_bytes()
+        return total if free is None else max(round(free * _FREE_SHARE), needed)
+    limit = parse_bytes(value) if isinstance(value, str) else value
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+        raise SpecError(f"shard_memory: {value!r} is not a size such as '2GB', '512MiB', or a number of bytes")
+    if limit < min(needed, total):
+        raise SpecError(
+            f"shard_memory: {bytes_text(limit)} cannot hold a shard on each of {count_text(workers, 'worker')}, the "
+            f"largest has {bytes_text(max(sizes))}: give {bytes_text(needed)}, use fewer workers, or ingest into more "
+            "shards"
+        )
+    return limit
 
 
 def free_disk_bytes(features: Features) -> float:

@@ -21,6 +21,7 @@ from cerebro.ids import canonical_json, digest
 from cerebro.optimizer.given import Means, Work
 from cerebro.plan.cost import Profile
 from cerebro.plan.program import Member, Program
+from cerebro.session.cycles import inherit
 from cerebro.session.declaration import Declaration, check_same
 from cerebro.session.display import Display
 from cerebro.session.handle import shape_check
@@ -33,6 +34,7 @@ from cerebro.session.recall import recall
 from cerebro.session.recovery import ENDED, note_torn_log, resume, torn_catalog_log
 from cerebro.session.steering import RunSteering, earlier_visits
 from cerebro.spec.budget import Budget
+from cerebro.spec.experiment import ExperimentSpec
 from cerebro.storage.catalog import Catalog
 from cerebro.storage.inbox import Inbox
 from cerebro.storage.spending import SPENT
@@ -97,7 +99,8 @@ class Run:
         report = pilot(self.declaration, profiler, self.store)
         if not self.folder.exists:
             members = {model: member.as_json() for model, member in self.declaration.members.items()}
-            self.folder.create(self._row(fingerprint), members)
+            inherited = inherit(self.declaration.members, self.folder)
+            self.folder.create(self._row(fingerprint), members, inherited)
         torn = torn_catalog_log(self.folder)
         with closing(Catalog(self.folder.path)) as catalog:
             note_torn_log(catalog, torn)
@@ -159,6 +162,9 @@ class Run:
         steps = course.in_groups(steps, physical.hop)
         with catalog.transaction():
             catalog.set_experiment(plan=canonical_json(plan_record(physical, work.profiles)))
+            for model in work.configs:
+                if (inexact := course.inexact(model)) is not None:
+                    catalog.add_event("engine", "inexact", inexact)
         scheduler = Scheduler(physical.hop.workload, policy)
         executor = Executor(scheduler, ready.engine, recorder, self.display, steering=course)
         self.display.begin(self.declaration, course.configs, physical.hop.workload, catalog, course.meter.progress)
@@ -190,7 +196,9 @@ class Run:
     def _recorder(
         self, catalog: Catalog, ready: "_Ready", number: int, past: Mapping[str, Resumption], course: RunSteering
     ) -> Recorder:
-        digests = {model: part.state_digest for model, part in past.items() if part.state_digest}
+        ancestors = {model: member.ancestor for model, member in members_in(catalog).items() if member.ancestor}
+        digests = {model: ancestor.state_digest for model, ancestor in ancestors.items()}
+        digests |= {model: part.state_digest for model, part in past.items() if part.state_digest}
         profiles = ready.report.profiles.values()
         return Recorder(
             catalog,
@@ -200,7 +208,7 @@ class Run:
             Origin(number, ready.opened_at),
             digests,
             behind_max=self.means.workers,
-            newcomers=Newcomers(self.declaration.plan_id, worst_badge(profiles, self.declaration.spec.order)),
+            newcomers=Newcomers(self.declaration.plan_id, worst_badge(profiles, self.declaration.spec), course.inexact),
             is_kept=course.is_kept,
             forget_orders=Inbox(self.folder.path).remove,
         )
@@ -219,7 +227,7 @@ class Run:
         ended = {model["model"] for model in catalog.models() if model["status"] in ENDED}
         with catalog.transaction():
             for model, profile in _without(report.profiles, ended).items():
-                badge = badge_of(profile, self.declaration.spec.order)
+                badge = badge_of(profile, self.declaration.spec)
                 catalog.set_model(model, architecture=profile.architecture, badge=badge)
                 if profile.impure_tensor:
                     catalog.add_event("engine", "impure", {"model": model, "tensor": profile.impure_tensor})
@@ -320,14 +328,14 @@ def _note_end(catalog: Catalog, ending: Ending, run: int, meter: Meter) -> None:
         catalog.add_event("engine", f"run {ending.status}", {"run": run, **reason})
 
 
-def badge_of(profile: Profile, order: str) -> str:
-    """How far a model can be repeated: `exact`, `recorded` (from the log), or `best effort` (impure user code)."""
-    if profile.impure_tensor:
+def badge_of(profile: Profile, spec: ExperimentSpec) -> str:
+    """How far a model can be repeated: `exact`, `recorded` (from the log), or `best effort` (impure or inexact)."""
+    if profile.impure_tensor or not spec.exact:
         return "best effort"
-    return "recorded" if order == "free" else "exact"
+    return "recorded" if spec.order == "free" else "exact"
 
 
-def worst_badge(profiles: Collection[Profile], order: str) -> str:
+def worst_badge(profiles: Collection[Profile], spec: ExperimentSpec) -> str:
     """The badge of a model that was not piloted itself: the lowest of those that were."""
-    badges = {badge_of(profile, order) for profile in profiles}
+    badges = {badge_of(profile, spec) for profile in profiles}
     return next((badge for badge in ("best effort", "recorded") if badge in badges), "exact")

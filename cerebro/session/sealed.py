@@ -24,8 +24,9 @@ def sealed_metrics(folder: ExperimentFolder, model: str, spec: ExperimentSpec) -
 
     with closing(folder.reader()) as reader:
         reader.check_model(model)
-        device, members = reader.experiment()["spec"]["device"], members_in(reader)
-    declaration = declare(spec, device)
+        said, members = reader.experiment()["spec"], members_in(reader)
+    device = said["device"]
+    declaration = declare(spec, device, like=said)
     shards = declaration.dataset.splits.get("test", ())
     if not shards:
         raise DataError(

@@ -205,6 +205,10 @@ class RunSteering:
         together = self.fusing.chain(alone, profile, self.repeats[model])
         return self.forking.chain(together, profile, self.configs[model], self.repeats[model])
 
+    def inexact(self, model: str) -> dict[str, Any] | None:
+        """For the log, how a model is computed, where it may get other bits than the reference gives."""
+        return self.fusing.inexact(model, self.profile(model))
+
     def profile(self, model: str) -> Profile:
         """What was measured of a model; of one that was not piloted, of the one whose config is most like its own."""
         known = self.profiles.get(model)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cerebro.errors import SpecError
+from cerebro.spec.below import frozen_below
 
 RESERVED_METRICS = ("loss",)
 
@@ -33,6 +34,9 @@ class Learner:
             model's state: `build` makes them, and must make them alike whenever it is called. What they give is
             computed in batches of 256 rows in the order of a shard, wherever that is a function of the rows alone,
             so that models can share it; otherwise in each training batch, as it is.
+        freeze_below: the first sub-module that is trained, such as `"encoder.layer.4"` or `"head"`: all that its module
+            and those around it list before it is frozen too, in the order in which they were registered. It itself
+            and what is listed after it is trained. So it can be one dimension of a space, beside `None`.
         view: `view(batch) -> batch`, a data representation such as windowing, with a row for each row, that the loss
             is given in place of the batch. It must be pure; one that is random is applied to every batch as it is.
             What it depends on is best bound with `functools.partial`.
@@ -52,6 +56,7 @@ class Learner:
     shuffle: bool = True
     eval_batch_size: int | None = None
     freeze: Sequence[str] = ()
+    freeze_below: str | None = None
     view: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
 
     def __post_init__(self) -> None:
@@ -72,6 +77,8 @@ class Learner:
             raise SpecError(f"Learner.clip_norm: {self.clip_norm!r} is not a positive number")
         _check_metrics(self.metrics)
         _check_freeze(self.freeze, self.module)
+        if self.freeze_below is not None:
+            object.__setattr__(self, "freeze", frozen_below(self.freeze_below, self.module, self.freeze))
         if self.view is not None:
             _check_callable("view", self.view, "a function of the batch that gives a batch")
 

@@ -44,8 +44,16 @@ class Catalog(CatalogReader):
             super().close()
 
     @classmethod
-    def create(cls, folder: Path, experiment: Mapping[str, Any], members: Mapping[str, Mapping[str, Any]]) -> None:
+    def create(
+        cls,
+        folder: Path,
+        experiment: Mapping[str, Any],
+        members: Mapping[str, Mapping[str, Any]],
+        checkpoints: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         """Write a new catalog: the whole of it, or nothing.
+
+        `checkpoints` are the rows of states that models go on from.
 
         `experiment` gives name, spec, plan_id, metric, mode, epochs,
         fingerprint, data (the dataset's folder) and source (the file that declares it, or None).
@@ -56,11 +64,12 @@ class Catalog(CatalogReader):
         models = [
             {
                 "model": model, "config": json.dumps(member["config"]), "repeat": member["repeat"], "status": "waiting",
-                "plan_id": row["plan_id"],
+                "plan_id": row["plan_id"], "ancestor": member["ancestor"] and canonical_json(member["ancestor"]),
             }
             for model, member in members.items()
         ]  # fmt: skip
-        cls.rebuild(folder, {"experiments": [row], "declarations": [declaration], "models": models})
+        tables = {"experiments": [row], "declarations": [declaration], "models": models, "checkpoints": checkpoints}
+        cls.rebuild(folder, tables)
 
     @classmethod
     def rebuild(cls, folder: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -251,5 +260,5 @@ def _unit_values(row: UnitRow) -> tuple[Any, ...]:
     return (
         row.unit_id, unit.model, unit.kind, unit.epoch, unit.position, unit.shard, row.parent_digest, row.state_digest,
         row.run, row.worker, row.started, row.seconds, row.rows, canonical_json(row.partials), row.moved_bytes,
-        row.peak_bytes,
+        row.peak_bytes, row.read_bytes, row.kernel,
     )  # fmt: skip

@@ -45,6 +45,9 @@ class UnitRow:
     partials: Mapping[str, Any]
     moved_bytes: int
     peak_bytes: int
+    read_bytes: int
+    kernel: str = ""
+    """How it was computed, if not as the reference (`cerebro.plan.kernels`)."""
 
 
 def event_hash(prev_hash: str, seq: int, ts: float, actor: str, kind: str, body: str) -> str:
@@ -210,6 +213,6 @@ class CatalogReader:
 def unit_row(row: Mapping[str, Any]) -> UnitRow:
     """A row of the table `units`, `partials` parsed."""
     unit = Unit(row["model"], row["kind"], row["epoch"], row["position"], row["shard"])
-    rest = ("unit_id", "parent_digest", "state_digest", "run", "worker", "started", "seconds", "rows")
-    sizes = {"moved_bytes": row["moved_bytes"], "peak_bytes": row["peak_bytes"]}
+    rest = ("unit_id", "parent_digest", "state_digest", "run", "worker", "started", "seconds", "rows", "kernel")
+    sizes = {name: row[name] for name in ("moved_bytes", "peak_bytes", "read_bytes")}
     return UnitRow(unit=unit, partials=json.loads(row["partials"]), **{name: row[name] for name in rest}, **sizes)

@@ -9,8 +9,8 @@ from typing import Any
 
 from cerebro.errors import DataError
 from cerebro.quantities import bytes_text, count_text
-from cerebro.storage.manifest import Column, Shard, read_manifest
-from cerebro.storage.shards import OpenShard, check_shard, open_shard
+from cerebro.storage.manifest import Column, Shard, earlier_file, read_manifest
+from cerebro.storage.shards import OpenShard, check_shard, drop_shard, open_shard
 
 __all__ = ["Column", "Dataset", "OpenShard", "Shard", "open_dataset"]
 
@@ -33,6 +33,13 @@ class Dataset:
     digest: str
     source: str
     options: Mapping[str, Any] = field(hash=False)
+    earlier: tuple[str, ...] = ()
+    """The digests that it had before it grew, oldest first."""
+
+    @property
+    def cycle(self) -> int:
+        """How often it has grown."""
+        return len(self.earlier)
 
     def rows(self, split: str) -> int:
         """Rows of a split.
@@ -68,6 +75,10 @@ class Dataset:
         except OSError:
             raise DataError(f"{path} is missing: restore it, or ingest the source again") from None
         return status.st_ino, status.st_size, status.st_mtime_ns
+
+    def drop(self, split: str, index: int) -> None:
+        """Let memory forget a shard that nobody has open."""
+        drop_shard(self.path / self._shards(split)[index].file)
 
     def verify(self) -> None:
         """Read every shard and compare its hash.
@@ -111,14 +122,19 @@ class Dataset:
         return ", ".join(notes)
 
 
-def open_dataset(path: str | os.PathLike[str]) -> Dataset:
-    """The dataset in a folder; its shards are looked for, but not read.
+def open_dataset(path: str | os.PathLike[str], digest: str | None = None) -> Dataset:
+    """The dataset in a folder, or what it was when it had this `digest`; its shards are looked for, but not read.
 
     Raises:
         DataError: no dataset there, one of a newer format, or one with a manifest or shards missing or damaged.
     """
     folder = Path(path)
-    manifest, digest = read_manifest(folder)
+    manifest, found = read_manifest(folder)
+    earlier = [before for before, _ in manifest.cycles]
+    if digest in earlier:
+        manifest, found = read_manifest(folder, earlier_file(earlier.index(digest)))
+        if found != digest:
+            raise DataError(f"{folder / earlier_file(earlier.index(digest))} is not what it was: restore it")
     for shards in manifest.splits.values():
         for shard in shards:
             _check_size(folder / shard.file, shard.bytes)
@@ -128,9 +144,10 @@ def open_dataset(path: str | os.PathLike[str]) -> Dataset:
         manifest.label,
         manifest.group,
         MappingProxyType(dict(manifest.splits)),
-        digest,
+        found,
         manifest.source,
         MappingProxyType(dict(manifest.options)),
+        tuple(before for before, _ in manifest.cycles),
     )
 
 

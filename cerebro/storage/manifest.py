@@ -13,7 +13,8 @@ from cerebro.ids import digest
 
 FILE = "manifest.json"
 FORMAT = "cerebro-dataset"
-VERSION = 1
+VERSION, GROWN_VERSION = 1, 2
+"""Of a dataset as it was ingested, and of one that has grown."""
 
 _SHARD_FILE = re.compile(r"(train|valid|test)-[0-9]{3,}\.arrow")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -48,6 +49,8 @@ class Manifest:
 
     source: fingerprint of the rows it was made of, whatever file they came from.
     options: how it was made (seed, shards, split, ...).
+    cycles: of a dataset that has grown, for each earlier manifest, oldest first, its digest, and the fingerprint of the
+        rows that came with it.
     """
 
     columns: Mapping[str, Column]
@@ -56,6 +59,7 @@ class Manifest:
     splits: Mapping[str, tuple[Shard, ...]]
     source: str
     options: Mapping[str, Any]
+    cycles: tuple[tuple[str, str], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as it is written."""
@@ -71,7 +75,7 @@ class Manifest:
         rows = sum(shard.rows for shards in self.splits.values() for shard in shards)
         return {
             "format": FORMAT,
-            "version": VERSION,
+            "version": GROWN_VERSION if self.cycles else VERSION,
             "rows": rows,
             "columns": columns,
             "label": self.label,
@@ -79,7 +83,7 @@ class Manifest:
             "splits": splits,
             "source": self.source,
             "options": dict(self.options),
-        }
+        } | ({"cycles": [list(cycle) for cycle in self.cycles]} if self.cycles else {})
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -102,13 +106,18 @@ def is_manifest(path: Path) -> bool:
         return False
 
 
-def read_manifest(folder: Path) -> tuple[Manifest, str]:
+def earlier_file(cycle: int) -> str:
+    """The name under which the manifest of an earlier cycle is kept."""
+    return f"manifest-{cycle:03d}.json"
+
+
+def read_manifest(folder: Path, file: str = FILE) -> tuple[Manifest, str]:
     """The manifest in `folder`, and the digest of its content.
 
     Raises:
         DataError: none there, not ours, newer than this version of Cerebro, or damaged.
     """
-    path = folder / FILE
+    path = folder / file
     try:
         content = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
@@ -120,9 +129,9 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
         raise DataError(f"{path} is damaged ({error}): ingest the source again") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DataError(f"{path} is not the manifest of a Cerebro dataset; make one with `cerebro ingest`")
-    if content.get("version") != VERSION:
+    if content.get("version") not in (VERSION, GROWN_VERSION):
         raise DataError(
-            f"{path} is of version {content.get('version')!r}, this Cerebro reads {VERSION}: "
+            f"{path} is of version {content.get('version')!r}, this Cerebro reads {GROWN_VERSION}: "
             "use the Cerebro that wrote it, or ingest the source again"
         )
     expected = content.pop("digest", None)
@@ -144,7 +153,8 @@ def _parse(content: Mapping[str, Any]) -> Manifest:
     splits = {split: tuple(_shard(entry) for entry in content["splits"][split]) for split in ("train", "valid", "test")}
     if not columns or not splits["train"]:
         raise ValueError("no columns or no train shards")
-    return Manifest(columns, label, group, splits, _text(content["source"]), dict(content["options"]))
+    cycles = tuple((_text(one, _SHA256), _text(other, _SHA256)) for one, other in content.get("cycles", ()))
+    return Manifest(columns, label, group, splits, _text(content["source"]), dict(content["options"]), cycles)
 
 
 def _column(entry: Mapping[str, Any]) -> Column:

@@ -4,7 +4,7 @@ import functools
 import sqlite3
 from contextlib import closing
 
-FORMAT = 3
+FORMAT = 5
 
 SCHEMA = """
 CREATE TABLE experiments (
@@ -22,7 +22,8 @@ CREATE TABLE units (
     unit_id TEXT PRIMARY KEY, model TEXT NOT NULL, kind TEXT NOT NULL, epoch INTEGER NOT NULL,
     position INTEGER NOT NULL, shard INTEGER NOT NULL, parent_digest TEXT, state_digest TEXT,
     run INTEGER NOT NULL, worker INTEGER NOT NULL, started REAL NOT NULL, seconds REAL NOT NULL, rows INTEGER NOT NULL,
-    partials TEXT NOT NULL, moved_bytes INTEGER NOT NULL, peak_bytes INTEGER NOT NULL,
+    partials TEXT NOT NULL, moved_bytes INTEGER NOT NULL, peak_bytes INTEGER NOT NULL, read_bytes INTEGER NOT NULL,
+    kernel TEXT NOT NULL,
     UNIQUE (model, epoch, kind, position)) WITHOUT ROWID;
 CREATE TABLE metrics (
     model TEXT NOT NULL, epoch INTEGER NOT NULL, split TEXT NOT NULL, name TEXT NOT NULL, value REAL,

@@ -107,6 +107,20 @@ def check_shard(path: Path, shard: Shard) -> None:
         )
 
 
+def drop_shard(path: Path) -> None:
+    """Let the system forget what it holds of a shard file, which no process has mapped: it is read from the disk again.
+
+    Where the system knows no such request, it drops what it needs to by itself.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
 class _HashingFile:
     """A file that counts and hashes what is written to it."""
 
@@ -150,11 +164,17 @@ def _arrow_array(values: "Array", kind: Any) -> Any:
 
 
 def _view(array: Any, column: Column) -> "Array":
-    flat = array.flatten() if column.shape else array
-    view = flat.to_numpy(zero_copy_only=True)
-    if view.dtype.name != column.dtype:
-        raise ValueError(f"{view.dtype.name} instead of {column.dtype}")
-    return view.reshape(len(array), *column.shape)
+    """A column as it is mapped; straight from the buffer, as Arrow's own way to NumPy loads pandas (0.2 s a worker)."""
+    import numpy as np
+    import pyarrow as pa
+
+    if pa.types.is_fixed_size_list(array.type) != bool(column.shape):
+        raise ValueError(f"{array.type} instead of values of the shape {column.shape}")
+    flat = array.values if column.shape else array
+    if flat.type != getattr(pa, column.dtype)() or flat.null_count:
+        raise ValueError(f"{flat.type} instead of {column.dtype}")
+    values = np.frombuffer(flat.buffers()[-1], column.dtype, len(flat), flat.offset * np.dtype(column.dtype).itemsize)
+    return values.reshape(len(array), *column.shape)
 
 
 def _size(column: Column) -> int:

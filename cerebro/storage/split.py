@@ -31,12 +31,25 @@ def arrange(splits: Array, shards: int, seed: int) -> Arrangement:
 
     One permutation of all rows decides the order within the splits.
     """
+    return Arrangement(_slots(splits, seed), shard_sizes(_counts(splits), shards))
+
+
+def arrange_more(splits: Array, full: int, seed: int) -> Arrangement:
+    """As `arrange`, for rows that join a dataset: in as many shards of about `full` rows as they fill."""
+    sizes = {split: _even(rows, -(-rows // full)) for split, rows in zip(SPLITS, _counts(splits), strict=True)}
+    return Arrangement(_slots(splits, seed), sizes)
+
+
+def _slots(splits: Array, seed: int) -> Array:
     order = permutation(len(splits), (seed, "ingest", "shuffle"))
     order = order[np.argsort(splits[order], kind="stable")]
     slots = np.empty(len(splits), np.int64)
     slots[order] = np.arange(len(splits))
-    counts = np.bincount(splits, minlength=len(SPLITS))
-    return Arrangement(slots, shard_sizes([int(count) for count in counts], shards))
+    return slots
+
+
+def _counts(splits: Array) -> list[int]:
+    return [int(count) for count in np.bincount(splits, minlength=len(SPLITS))]
 
 
 def shard_sizes(rows: Sequence[int], shards: int) -> dict[str, tuple[int, ...]]:
@@ -58,10 +71,15 @@ def split_rows(rows: int, fractions: Sequence[float], seed: int) -> Array:
     Raises:
         DataError: so few rows that a split would be empty.
     """
+    return _not_empty(split_more_rows(rows, fractions, seed), fractions, count_text(rows, "row"))
+
+
+def split_more_rows(rows: int, fractions: Sequence[float], seed: int) -> Array:
+    """As `split_rows`; of a few rows a split may get none."""
     counts = _apportion(rows, fractions, np.zeros(len(SPLITS)))
     splits = np.empty(rows, np.int8)
     splits[permutation(rows, (seed, "ingest", "split"))] = np.repeat(np.arange(len(SPLITS), dtype=np.int8), counts)
-    return _not_empty(splits, fractions, count_text(rows, "row"))
+    return splits
 
 
 def split_by_class(classes: Array, fractions: Sequence[float], seed: int) -> Array:
@@ -70,6 +88,11 @@ def split_by_class(classes: Array, fractions: Sequence[float], seed: int) -> Arr
     Raises:
         DataError: so few rows that a split would be empty.
     """
+    return _not_empty(split_more_by_class(classes, fractions, seed), fractions, count_text(len(classes), "row"))
+
+
+def split_more_by_class(classes: Array, fractions: Sequence[float], seed: int) -> Array:
+    """As `split_by_class`; of a few rows a split may get none."""
     draws, owed = generator((seed, "ingest", "split")), np.zeros(len(SPLITS))
     splits = np.empty(len(classes), np.int8)
     order = np.argsort(classes, kind="stable")
@@ -78,7 +101,28 @@ def split_by_class(classes: Array, fractions: Sequence[float], seed: int) -> Arr
         counts = _apportion(len(members), fractions, owed)
         owed += np.multiply(fractions, len(members)) - counts
         splits[draws.permutation(members)] = np.repeat(np.arange(len(SPLITS), dtype=np.int8), counts)
-    return _not_empty(splits, fractions, count_text(len(classes), "row"))
+    return splits
+
+
+def split_more_by_group(
+    groups: Array, known: Array, before: Sequence[int], fractions: Sequence[float], seed: int
+) -> Array:
+    """The split of each row that joins: `[rows]` int8; a group that is there already stays in its split.
+
+    known: `[groups]`, the split of each group, -1 for new ones. before: the rows that each split has. New groups, in
+    an order drawn by the seed, go to the split that lacks most rows.
+    """
+    sizes, split_of = np.bincount(groups, minlength=len(known)), known.astype(np.int8)
+    wanted = [split for split, fraction in enumerate(fractions) if fraction > 0]
+    lacking = np.multiply(fractions, len(groups) + sum(before)) - before
+    for group in np.flatnonzero(known >= 0):
+        lacking[known[group]] -= sizes[group]
+    for group in permutation(len(known), (seed, "ingest", "split")):
+        if known[group] < 0:
+            split = max(wanted, key=lambda candidate: (lacking[candidate], -candidate))
+            split_of[group] = split
+            lacking[split] -= sizes[group]
+    return split_of[groups]
 
 
 def split_by_group(groups: Array, fractions: Sequence[float], seed: int) -> Array:

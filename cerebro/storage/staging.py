@@ -73,6 +73,8 @@ class Wanted:
     source: str
     label: str | None = None
     keep: tuple[str, ...] = ()
+    may_be_one_class: bool = False
+    """Whether it is fine that all labels are the same, as in rows that join others."""
 
 
 def layout(block: Block) -> tuple[Field, ...]:
@@ -129,7 +131,8 @@ class Stage:
             DataError: there were no rows, or all labels are the same class.
         """
         label = self.wanted.label
-        if label is not None and not self._labels_differ and self._field(label).is_code:
+        is_constant = label is not None and not self._labels_differ and self._field(label).is_code
+        if label is not None and is_constant and not self.wanted.may_be_one_class:
             raise DataError(
                 f"label {label!r}: every row is of one class, {self._word(label, self._first_label)!r}: "
                 "there is nothing to learn; check the column, or ingest without a label"

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,8 +154,13 @@ class ExperimentFolder:
     def _scratch(self) -> Path:
         return self.path / "new"
 
-    def create(self, experiment: Mapping[str, Any], members: Mapping[str, Mapping[str, Any]]) -> None:
-        """Begin an experiment; the folder is held.
+    def create(
+        self,
+        experiment: Mapping[str, Any],
+        members: Mapping[str, Mapping[str, Any]],
+        checkpoints: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Begin an experiment; the folder is held, and the states of `checkpoints` are there.
 
         The catalog appears whole or not at all: it is made under another name.
 
@@ -165,7 +170,7 @@ class ExperimentFolder:
         with writing(self.path / FILE):
             self._scratch.mkdir(mode=0o700)
             crash_point("create-begun")
-            Catalog.create(self._scratch, experiment, members)
+            Catalog.create(self._scratch, experiment, members, checkpoints)
             crash_point("create-catalog-written")
             (self._scratch / FILE).rename(self.path / FILE)
             crash_point("create-renamed")

@@ -25,6 +25,7 @@ from cerebro.storage.feature_parts import Parts
 from cerebro.storage.features import FeatureStore, Stored
 from cerebro.training.fingerprint import fingerprint
 from cerebro.training.frozen import CANONICAL_ROWS, TRACED_ROWS, Frozen
+from cerebro.training.fused.strides import NotFusedError
 from cerebro.training.identity import identity_of, tensor_bytes
 from cerebro.training.layout import dtype_name
 from cerebro.training.learners import LiveLearner
@@ -74,13 +75,33 @@ class DerivedColumns:
         """The columns of a shard, whose digest is `content`, and what is derived of them for a learner."""
         if live.view is None and live.frozen is None:
             return shard.columns
-        names = {name: f"{content}/{name}" for name in shard.columns}
-        source = Source(shard.columns, names, split, index)
-        if live.view is not None and live.view.is_derived:
-            source = self._viewed(live, live.view, source)
+        source = self._source(live, split, index, shard, content)
         if live.frozen is not None and live.frozen.is_derived:
             return {**source.columns, **self._frozen(live, live.frozen, source)}
         return source.columns
+
+    def of_shard_for_all(
+        self, lives: Sequence[LiveLearner], split: str, index: int, shard: OpenShard, content: str
+    ) -> Columns:
+        """As `of_shard`, for learners whose parts that derive are equal.
+
+        Raises:
+            NotFusedError: what goes into these parts differs.
+        """
+        if any(live.frozen is not None and live.frozen.is_derived for live in lives):
+            self._check_same(lives, self._source(lives[0], split, index, shard, content))
+        return self.of_shard(lives[0], split, index, shard, content)
+
+    def of_rows_for_all(self, lives: Sequence[LiveLearner], columns: Columns) -> Columns:
+        """As `of_rows`, for learners whose parts that derive are equal; raises as `of_shard_for_all` does."""
+        columns, _ = self.of_rows(lives[0], columns)
+        self._check_same(lives, Source(columns, {name: name for name in columns}, "pilot", 0))
+        return columns
+
+    def _check_same(self, lives: Sequence[LiveLearner], source: Source) -> None:
+        keys = {self._frozen_key(live, live.frozen, source) for live in lives if live.frozen and live.frozen.is_derived}
+        if len(keys) > 1:
+            raise NotFusedError("what goes into their frozen parts differs")
 
     def of_rows(self, live: LiveLearner, columns: Columns) -> tuple[Columns, list[dict[str, Any]]]:
         """A few rows with what is derived of them, and what each derivation costs a row."""
@@ -124,6 +145,14 @@ class DerivedColumns:
             )
             frozen.find_out(batch if view is None or inline else view.of(batch), live.training_mode, inline)
 
+    def _source(self, live: LiveLearner, split: str, index: int, shard: OpenShard, content: str) -> Source:
+        """The columns that go into the frozen part."""
+        names = {name: f"{content}/{name}" for name in shard.columns}
+        source = Source(shard.columns, names, split, index)
+        if live.view is not None and live.view.is_derived:
+            source = self._viewed(live, live.view, source)
+        return source
+
     def _viewed(self, live: LiveLearner, view: View, source: Source) -> Source:
         key = self._digest([view.identity, sorted(source.names.values())])
         compute = partial(self._compute, live, view, source.split)
@@ -133,13 +162,7 @@ class DerivedColumns:
         return Source(columns, names, source.split, source.shard)
 
     def _frozen(self, live: LiveLearner, frozen: Frozen, source: Source) -> Derived:
-        place = (source.split, source.shard)
-
-        def key() -> str:
-            if place not in frozen.keys:
-                frozen.keys[place] = self._key_of_inputs(live, frozen, source)
-            return frozen.keys[place]
-
+        key = partial(self._frozen_key, live, frozen, source)
         compute = partial(self._compute, live, frozen, source.split)
         found = self._got(frozen.identity, source, key, compute, frozen.row_bytes)
         # Models that share a key have the same columns in the same order; what each calls them is its own.
@@ -161,8 +184,15 @@ class DerivedColumns:
                     found.setdefault(name, []).append(column.detach().cpu())
         return {name: torch.cat(made) for name, made in found.items() if name in names}
 
+    def _frozen_key(self, live: LiveLearner, frozen: Frozen, source: Source) -> str:
+        """The key of what a frozen part makes of a shard."""
+        place = (source.split, source.shard)
+        if place not in frozen.keys:
+            frozen.keys[place] = self._key_of_inputs(live, frozen, source)
+        return frozen.keys[place]
+
     def _key_of_inputs(self, live: LiveLearner, frozen: Frozen, source: Source) -> str:
-        """The key of what a frozen part makes of a shard: by what goes into it, batch after batch."""
+        """The key by what goes into it, batch after batch."""
         _set_mode(live, source.split)
         inputs = list[list[str]]()
         with torch.no_grad():

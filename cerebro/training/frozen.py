@@ -46,6 +46,10 @@ class Output:
         leaves = tuple(made_up(leaf) if is_tensor(leaf) else leaf for leaf in run.outputs[name])
         return cls(run.spec[name], leaves, run.written(name))
 
+    def is_like(self, other: "Output") -> bool:
+        """Whether it differs from another in its rows alone."""
+        return (self.spec, self.written) == (other.spec, other.written) and same(self.leaves, other.leaves)
+
     def filled(self, rows: int, given: Mapping[int, torch.Tensor]) -> Any:
         """An output of so many rows with these tensors in it; all others say nothing."""
         leaves = list(self.leaves)
@@ -66,6 +70,13 @@ class Trace:
     """What of that reaches what is trained; the rest serves the sub-modules alone."""
     reason: str = ""
     """Why they are run in each batch, if they are."""
+
+    def is_like(self, other: "Trace") -> bool:
+        """Whether one can be taken for the other."""
+        return (
+            (self.needed, self.reason, list(self.outputs)) == (other.needed, other.reason, list(other.outputs))
+            and all(output.is_like(other.outputs[name]) for name, output in self.outputs.items())
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +136,10 @@ class Frozen:
         trace = self._known
         return sum(trace.outputs[name].leaves[index].nbytes for name, index in trace.needed)
 
+    def is_used_like(self, other: "Frozen") -> bool:
+        """Whether the sub-modules of two learners give as much, and as much of it is needed."""
+        return self._known.is_like(other._known)
+
     def borrow(self, other: "Frozen") -> None:
         """Use the memory of another learner's frozen weights, which are the same."""
         for own, theirs in zip(self._tensors, other._tensors, strict=True):
@@ -138,9 +153,16 @@ class Frozen:
 
     def loss(self, module: nn.Module, batch: Batch) -> Any:
         """The user's loss of a batch, whose derived columns stand in for the sub-modules."""
+        with self.standing_in(module, batch):
+            return self._loss(module, batch)
+
+    @contextmanager
+    def standing_in(self, module: nn.Module, batch: Batch) -> Iterator[None]:
+        """Takes the derived columns out of a batch, and gives them in the place of the sub-modules of `module`."""
         trace = self._known
         if trace.reason:
-            return self._loss(module, batch)
+            yield
+            return
         given = dict[str, dict[int, torch.Tensor]]()
         for (name, index), column in zip(trace.needed, self.columns(), strict=True):
             given.setdefault(name, {})[index] = batch.pop(column)
@@ -151,8 +173,9 @@ class Frozen:
                 raise ModelError(f"Learner.freeze: {name} is called again in a batch; in the first rows it was once")
             return left.pop(name).filled(rows, given.get(name, {}))
 
-        with self._replaced(lambda name, _: lambda *args, **kwargs: take(name)):
-            return self._loss(module, batch)
+        parts = {name: module.get_submodule(name) for name in self._parts}
+        with _replaced(parts, lambda name, _: lambda *args, **kwargs: take(name)):
+            yield
 
     def columns(self) -> list[str]:
         """The names of the derived columns."""
@@ -267,29 +290,32 @@ class Frozen:
         return run
 
     def _run(self, run: Run, batch: Batch) -> None:
-        with self._replaced(run.forward), run.watching(self._module):
+        with _replaced(self._parts, run.forward), run.watching(self._module):
             run.result = [*run.result, *tree_flatten(self._loss(self._module, batch))[0]]
-
-    @contextmanager
-    def _replaced(self, forward: Callable[[str, Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
-        """Other functions in the place of what the sub-modules compute; the module itself stays as it is."""
-        fields = {name: vars(part) for name, part in self._parts.items()}
-        own = {name: held["forward"] for name, held in fields.items() if "forward" in held}
-        for name, held in fields.items():
-            held["forward"] = forward(name, self._parts[name].forward)
-        try:
-            yield
-        finally:
-            for name, held in fields.items():
-                del held["forward"]
-                if name in own:
-                    held["forward"] = own[name]
 
 
 def freeze(module: nn.Module, names: Sequence[str]) -> None:
     """Take gradients from sub-modules, and put them into evaluation mode."""
     for name in names:
         module.get_submodule(name).requires_grad_(False).eval()
+
+
+@contextmanager
+def _replaced(
+    parts: Mapping[str, nn.Module], forward: Callable[[str, Callable[..., Any]], Callable[..., Any]]
+) -> Iterator[None]:
+    """Other functions in the place of what the parts of a module compute; the module itself stays as it is."""
+    fields = {name: vars(part) for name, part in parts.items()}
+    own = {name: held["forward"] for name, held in fields.items() if "forward" in held}
+    for name, held in fields.items():
+        held["forward"] = forward(name, parts[name].forward)
+    try:
+        yield
+    finally:
+        for name, held in fields.items():
+            del held["forward"]
+            if name in own:
+                held["forward"] = own[name]
 
 
 def _rows(batch: Mapping[str, torch.Tensor]) -> int:

@@ -100,6 +100,12 @@ def head(columns: Columns, rows: int) -> Columns:
     return {name: column[:rows] for name, column in columns.items()}
 
 
+def repeated(columns: Columns, rows: int) -> Columns:
+    """So many rows: the columns over and over."""
+    order = np.arange(rows) % len(next(iter(columns.values())))
+    return {name: column[order] for name, column in columns.items()}
+
+
 def _steps(columns: Columns, batch_size: int) -> int:
     return max(1, -(-len(next(iter(columns.values()))) // batch_size))
 

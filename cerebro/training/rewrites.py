@@ -31,6 +31,13 @@ def compared_alone(reference: LiveLearner, other: LiveLearner, columns: Columns,
     return {"gain": min(seconds[0]) / min(seconds[1]), "deviation": deviation(parameters(other), parameters(reference))}
 
 
+def may_be_channels_last(live: LiveLearner) -> bool:
+    """Whether a learner has what lies in another way then, and all of it is in its state."""
+    if live.frozen is not None or live.learner.view is not None:
+        return False
+    return any(isinstance(part, torch.nn.Conv2d) and part.in_channels > 1 for part in live.module.modules())
+
+
 def parameters(live: LiveLearner) -> dict[str, torch.Tensor]:
     """The parameters that are trained, copied."""
     return {n: p.detach().clone() for n, p in live.module.named_parameters() if p.requires_grad}

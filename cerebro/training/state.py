@@ -123,6 +123,16 @@ class LiveState:
                 fast_forward(self.schedule, scalars["schedule"])
         adopt_module(own, weights)  # last, as an optimizer that makes its tensors takes a step
 
+    def channels_last(self) -> None:
+        """Let every tensor of four dimensions lie with its channels last; does nothing where they do.
+
+        That goes for parameters, buffers, and what the optimizer remembers of them: fused kernels walk through all of
+        these as they lie in memory.
+        """
+        for _, tensor in self.tensors():
+            if tensor.dim() == 4 and not tensor.is_contiguous(memory_format=torch.channels_last):
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Every tensor of the state by name: parameters, buffers, then the optimizer's."""
         left_out = self._frozen.ids if self._frozen is not None else ()

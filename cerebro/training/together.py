@@ -2,12 +2,15 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from cerebro.streams import Key
+from cerebro.training.features import part_reason
 from cerebro.training.fused import NotFusedError, fused_train_visit, fused_valid_visit, why_not_fused
 from cerebro.training.learners import LiveLearner
 from cerebro.training.randomness import set_generators
+from cerebro.training.rewrites import deviation, parameters
 from cerebro.training.train import Columns, DivergedError, Visit, train_visit, valid_visit
 
 _ROUNDS = 3
@@ -18,45 +21,89 @@ Visits = Sequence[Visit | DivergedError]
 
 def why_not_together(lives: Sequence[LiveLearner]) -> str | None:
     """Why these learners cannot be trained in one pass; None where they can, as far as it can be seen."""
-    for live in lives:
-        if live.frozen is not None or live.learner.view is not None:
-            return "what they derive of the data is shared, and what is left is trained alone"
+    for live in lives[1:]:
+        if _derivations(live) != _derivations(lives[0]):
+            return "they derive other columns of the data, or in other ways"
+        if lives[0].frozen and live.frozen and not live.frozen.is_used_like(lives[0].frozen):
+            return f"they use what {live.frozen.name} gives in different ways"
     return why_not_fused(lives)
 
 
-def compared(lives: Sequence[LiveLearner], columns: Columns, key: Key) -> dict[str, Any]:
-    """The fields of `cerebro.plan.cost.Together` but for the number of models; the learners are used up."""
+def compared(lives: Sequence[LiveLearner], columns: Columns, key: Key, exact: bool = True) -> dict[str, Any]:
+    """The fields of `cerebro.plan.cost.Together` but for the number of models; the learners are used up.
+
+    Unless `exact`, a pass whose kernels take all models at once is tried, too.
+    """
     starts = [memoryview(live.state.to_bytes()) for live in lives]
 
-    def alone() -> Visits:
-        return [_trained(live, columns, key) for live in lives]
-
-    def together() -> Visits:
-        set_generators(key)
-        return fused_train_visit(lives, columns, None)
-
-    def measured_alone() -> Visits:
-        return [valid_visit(live, columns) for live in lives]
-
-    try:
-        expected, alone_seconds, _ = _timed(alone)
-        measured, measured_seconds, _ = _timed(measured_alone)
-        states = [live.state.to_bytes() for live in lives]
+    def begin() -> None:
         for live, start in zip(lives, starts, strict=True):
             live.state.load(start)
-        found, together_seconds, first_seconds = _timed(together)
-        found_measured, fused_seconds, first_measured_seconds = _timed(lambda: fused_valid_visit(lives, columns))
+
+    try:
+        alone, states, reference = _alone(lives, columns, key), _states(lives), [parameters(live) for live in lives]
+        begin()
+        together = _together(lives, columns, key, exact=True)
+        same = together.given == alone.given and states == _states(lives)
+        found = {
+            "train_gain": alone.train / together.train,
+            "valid_gain": alone.valid / together.valid,
+            "first_seconds": together.first,
+        }
+        if not same:
+            found = {"why_not": "together they have other bits than alone, on this machine"}
+        if exact:
+            return found
+        begin()
+        stacked = _together(lives, columns, key, exact=False)
     except NotFusedError as error:
         return {"why_not": str(error)}
     except DivergedError as error:
         return {"why_not": f"one diverges in the pilot: {error}"}
-    if (found, found_measured) != (expected, measured) or states != [live.state.to_bytes() for live in lives]:
-        return {"why_not": "together they have other bits than alone, on this machine"}
+    pairs = zip(map(parameters, lives), reference, strict=True)
     return {
-        "train_gain": alone_seconds / together_seconds,
-        "valid_gain": measured_seconds / fused_seconds,
-        "first_seconds": first_seconds + first_measured_seconds,
+        **found,
+        "stacked_train_gain": alone.train / stacked.train,
+        "stacked_valid_gain": alone.valid / stacked.valid,
+        "stacked_first_seconds": stacked.first,
+        "deviation": max(deviation(*pair) for pair in pairs),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    """What visits of all gave, and the seconds of the quickest round."""
+
+    given: tuple[Any, ...]
+    train: float
+    valid: float
+    first: float = 0.0
+    """By how much the first rounds were slower."""
+
+
+def _alone(lives: Sequence[LiveLearner], columns: Columns, key: Key) -> _Timed:
+    trained, train, _ = _timed(lambda: [_trained(live, columns, key) for live in lives])
+    measured, valid, _ = _timed(lambda: [valid_visit(live, columns) for live in lives])
+    return _Timed((trained, measured), train, valid)
+
+
+def _together(lives: Sequence[LiveLearner], columns: Columns, key: Key, exact: bool) -> _Timed:
+    def train() -> Visits:
+        set_generators(key)
+        return fused_train_visit(lives, columns, None, exact)
+
+    trained, train_seconds, first = _timed(train)
+    measured, valid_seconds, first_valid = _timed(lambda: fused_valid_visit(lives, columns, exact))
+    return _Timed((trained, measured), train_seconds, valid_seconds, first + first_valid)
+
+
+def _states(lives: Sequence[LiveLearner]) -> list[bytes]:
+    return [live.state.to_bytes() for live in lives]
+
+
+def _derivations(live: LiveLearner) -> list[tuple[str, str]]:
+    """What a learner derives of the data, and why it does so in each batch, if it does."""
+    return [(part.identity, part_reason(part)) for part in (live.view, live.frozen) if part is not None]
 
 
 def _trained(live: LiveLearner, columns: Columns, key: Key) -> Visit:

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
-from cerebro.errors import DataError, InternalError, ModelError
-from cerebro.messages import Pilot, Unit
+from cerebro.errors import InternalError, ModelError
+from cerebro.messages import Launch, Pilot, Unit
 from cerebro.plan.features import Features
-from cerebro.plan.program import LEARNERS_BYTES, SHARDS_BYTES, Member, Program, stream_key
-from cerebro.storage.dataset import Dataset, OpenShard, open_dataset
+from cerebro.plan.kernels import CHANNELS_LAST, STACKED
+from cerebro.plan.program import LEARNERS_BYTES, Member, Program, stream_key
+from cerebro.storage.dataset import OpenShard, open_dataset
 from cerebro.streams import Key, permutation
 from cerebro.training.features import DerivedColumns
 from cerebro.training.frozen import CANONICAL_ROWS
@@ -19,19 +20,18 @@ from cerebro.training.fused import NotFusedError, fused_train_visit, fused_valid
 from cerebro.training.learners import LiveLearner, build_learner, describe
 from cerebro.training.metrics import merged_value
 from cerebro.training.modes import Modes
-from cerebro.training.piloting import Sample, first_difference, head, probe, timed
+from cerebro.training.open_shards import OpenShards, ShardError
+from cerebro.training.piloting import Sample, first_difference, head, probe, repeated, timed
 from cerebro.training.randomness import set_generators
-from cerebro.training.rewrites import compared_alone
+from cerebro.training.rewrites import compared_alone, may_be_channels_last
 from cerebro.training.shapes import check_stages
 from cerebro.training.sharing import same_visits
 from cerebro.training.together import compared, why_not_together
 from cerebro.training.train import LOSS, DivergedError, Visit, train_visit, valid_visit
 
+__all__ = ["ShardError", "Trainer"]
+
 Partials = Mapping[str, Any]
-
-
-class ShardError(DataError):
-    """A shard is missing or damaged: the run ends, and no model is to blame."""
 
 
 class Trainer:
@@ -43,7 +43,7 @@ class Trainer:
 
     def __init__(self, program: Program, device: str) -> None:
         self._program, self._device, self._members = program, torch.device(device), dict(program.members)
-        self._shards, self._modes = _Shards(open_dataset(program.data)), Modes.present()
+        self._shards, self._modes = OpenShards(open_dataset(program.data, program.data_digest)), Modes.present()
         self._learners: OrderedDict[str, LiveLearner] = OrderedDict()
         self._sharing = dict[str, str]()
         """By model the one that has made its last visit for it."""
@@ -67,8 +67,22 @@ class Trainer:
         """Give back the memory of a model that is not trained for now."""
         self._learners.pop(model, None)
 
-    def visit(self, unit: Unit, parent: memoryview | None) -> Visit:
+    def take_up(self, launch: Launch) -> int:
+        """Bring the shard of a launch into memory, as it says; gives the bytes that were read.
+
+        Raises:
+            ShardError: the shard is missing or damaged.
+        """
+        return self._shards.take_up(launch.unit.kind, launch.unit.shard, launch.reading)
+
+    def put_down(self, launch: Launch) -> None:
+        """Let go of the shard of a launch, where memory is short."""
+        self._shards.put_down(launch.reading)
+
+    def visit(self, unit: Unit, parent: memoryview | None, kernel: str = "") -> Visit:
         """Run a unit from the `parent` state (None: the initial one): the model's own, or its ancestor's.
+
+        `kernel` says how it is computed, where that may change bits.
 
         Raises:
             ModelError: the user's code failed, or the loss is not finite.
@@ -76,6 +90,8 @@ class Trainer:
         """
         live = self._starting(unit, parent)
         self._derived.find_out(live)
+        if kernel == CHANNELS_LAST:
+            live.state.channels_last()
         shard = self._shards.open(unit.kind, unit.shard)
         visit = self._visit(live, unit, shard)
         self._learners[unit.model] = live  # not where the visit failed: such a learner only costs memory
@@ -83,8 +99,7 @@ class Trainer:
         return visit
 
     def _visit(self, live: LiveLearner, unit: Unit, shard: OpenShard) -> Visit:
-        content = self._shards.dataset.splits[unit.kind][unit.shard].sha256
-        columns = self._derived.of_shard(live, unit.kind, unit.shard, shard, content)
+        columns = self._derived.of_shard(live, unit.kind, unit.shard, shard, self._content(unit))
         self._modes.restore()  # once more: a learner that was built before does not set its modes again
         set_generators(self._key(unit.model, "noise", unit.kind, unit.epoch, unit.shard))
         if unit.kind != "train":
@@ -94,9 +109,11 @@ class Trainer:
         return train_visit(live, columns, order)
 
     def visit_together(
-        self, units: Sequence[Unit], parents: Sequence[memoryview | None]
+        self, units: Sequence[Unit], parents: Sequence[memoryview | None], kernel: str = ""
     ) -> list[Visit | DivergedError] | None:
-        """Run units of several models on one shard in one pass, with the bits that `visit` gives; None: it cannot be.
+        """Run units of several models on one shard in one pass; None: it cannot be.
+
+        With the bits that `visit` gives each, unless `kernel` is that of stacked passes.
 
         Raises:
             ModelError: the code of one of them failed; nothing has happened.
@@ -106,11 +123,13 @@ class Trainer:
         if models in self._apart or not self._see_the_same(units):
             return None
         lives = [self._starting(unit, parent) for unit, parent in zip(units, parents, strict=True)]
+        for live in lives:
+            self._derived.find_out(live)
         why_not = why_not_together(lives)
         try:
             if why_not is not None:
                 raise NotFusedError(why_not)
-            visits = self._visit_fused(lives, units[0])
+            visits = self._visit_fused(lives, units[0], exact=kernel != STACKED)
         except NotFusedError:  # they are built and loaded anew, each by itself
             self._apart.add(models)
             return None
@@ -122,15 +141,20 @@ class Trainer:
         """Whether these models draw the same batches and the same noise."""
         return len({self._key(unit.model, "rows", unit.epoch, unit.shard) for unit in units}) == 1
 
-    def _visit_fused(self, lives: Sequence[LiveLearner], unit: Unit) -> list[Visit | DivergedError]:
+    def _visit_fused(self, lives: Sequence[LiveLearner], unit: Unit, exact: bool) -> list[Visit | DivergedError]:
         shard = self._shards.open(unit.kind, unit.shard)
+        columns = self._derived.of_shard_for_all(lives, unit.kind, unit.shard, shard, self._content(unit))
         self._modes.restore()
         set_generators(self._key(unit.model, "noise", unit.kind, unit.epoch, unit.shard))
         if unit.kind != "train":
-            return [*fused_valid_visit(lives, shard.columns)]
+            return [*fused_valid_visit(lives, columns, exact)]
         rows_key = self._key(unit.model, "rows", unit.epoch, unit.shard)
         order = permutation(shard.rows, rows_key) if lives[0].learner.shuffle else None
-        return fused_train_visit(lives, shard.columns, order)
+        return fused_train_visit(lives, columns, order, exact)
+
+    def _content(self, unit: Unit) -> str:
+        """The digest of a unit's shard."""
+        return self._shards.dataset.splits[unit.kind][unit.shard].sha256
 
     def alike(self, units: Sequence[Unit], parents: Sequence[memoryview | None]) -> list[list[int]]:
         """The places of those units that are one and the same visit from one and the same state, group by group."""
@@ -195,22 +219,36 @@ class Trainer:
 
     def _rewrites(self, model: str, batches: int) -> list[dict[str, Any]]:
         """The fields of `cerebro.plan.cost.Rewrite`, for each that is to be tried."""
-        if self._program.precision == "float32":
-            return []
-        live = self._first_learner(model)
-        columns = head(self._shards.open("train", 0).columns, live.learner.batch_size * batches)
-        reference = replace(self._first_learner(model), precision="float32")
-        return [{"name": "bf16", **compared_alone(reference, live, columns, self._key(model, "noise", "pilot"))}]
+        tried = list[tuple[str, LiveLearner, LiveLearner]]()
+        if self._program.precision != "float32":
+            wide = replace(self._first_learner(model), precision="float32")
+            tried.append(("bf16", wide, self._first_learner(model)))
+        if not self._program.exact and may_be_channels_last(other := self._first_learner(model)):
+            other.state.channels_last()
+            tried.append((CHANNELS_LAST, self._first_learner(model), other))
+        key, columns = self._key(model, "noise", "pilot"), self._shards.open("train", 0).columns
+        return [
+            {"name": name, **compared_alone(one, other, head(columns, one.learner.batch_size * batches), key)}
+            for name, one, other in tried
+        ]
 
     def _pilot_together(self, models: Sequence[str], batches: int) -> dict[str, Any]:
         lives = [self._first_learner(model) for model in models]
-        why_not = why_not_together(lives)
-        if why_not is not None:
+        for live in lives:
+            self._derived.find_out(live)
+        if (why_not := why_not_together(lives)) is not None:
             return {"why_not": why_not}
-        learner = lives[0].learner
+        learner, columns = lives[0].learner, self._shards.open("train", 0).columns
         rows = max(learner.batch_size * batches, learner.eval_batch_size or 0)
-        columns = head(self._shards.open("train", 0).columns, rows)
-        return compared(lives, columns, self._key(models[0], "noise", "pilot"))
+        if lives[0].frozen is None and lives[0].view is None:
+            columns = head(columns, rows)
+        else:
+            try:
+                few = self._derived.of_rows_for_all(lives, head(columns, CANONICAL_ROWS))
+            except NotFusedError as error:
+                return {"why_not": str(error)}
+            columns = repeated(few, rows)  # to derive as many could take long
+        return compared(lives, columns, self._key(models[0], "noise", "pilot"), self._program.exact)
 
     def _starting(self, unit: Unit, parent: memoryview | None) -> LiveLearner:
         """The learner that a unit begins with."""
@@ -270,32 +308,6 @@ class Trainer:
         """The key of a stream: the same for all models unless they are to be independent."""
         program = self._program
         return stream_key(program.seed, program.independent, self._member(model), stream, *parts)
-
-
-class _Shards:
-    """The open shards of a worker: as many as fit into a fixed number of mapped bytes.
-
-    Each is verified when it is first opened, and again when its file was written to since.
-    """
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-        self._open: OrderedDict[tuple[str, int], OpenShard] = OrderedDict()
-        self._verified: dict[tuple[str, int], tuple[int, ...]] = {}
-
-    def open(self, split: str, index: int) -> OpenShard:
-        key = (split, index)
-        shard = self._open.pop(key, None)
-        try:
-            stamp = self.dataset.stamp(split, index)
-            if shard is None or self._verified.get(key) != stamp:
-                shard = self.dataset.shard(split, index, verify=self._verified.get(key) != stamp)
-        except DataError as error:
-            raise ShardError(str(error)) from error
-        self._verified[key], self._open[key] = stamp, shard
-        while len(self._open) > 1 and sum(opened.bytes for opened in self._open.values()) > SHARDS_BYTES:
-            self._open.popitem(last=False)[1].close()
-        return shard
 
 
 def _changed_by_building(one: LiveLearner, other: LiveLearner) -> str | None:

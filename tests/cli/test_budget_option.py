@@ -13,7 +13,9 @@ from cerebro.messages import Unit
 from cerebro.session import source
 from tests.report.catalogs import create, finish, unit_row
 
-OPTIONS = ("workers", "engine", "device", "policy", "features", "fuse", "fork", "budget", "store")
+OPTIONS = (
+    "workers", "engine", "device", "policy", "features", "fuse", "fork", "shard_memory", "budget", "models", "store"
+)  # fmt: skip
 
 
 def invoke(*command: object) -> Result:
@@ -59,11 +61,19 @@ def test_run_and_explain_take_the_same_options(declared: Declared):
         "share",
         "--no-fuse",
         "--no-fork",
+        "--models",
+        "continue",
+        "--shard-memory",
+        "2GB",
         "--store",
         "there",
     )
     options = dict(
-        zip(OPTIONS, (2, "inline", "cpu", "random", "share", False, False, "time=2h,epochs=40", "there"), strict=True)
+        zip(
+            OPTIONS,
+            (2, "inline", "cpu", "random", "share", False, False, "2GB", "time=2h,epochs=40", "continue", "there"),
+            strict=True,
+        )
     )
     invoke("run", "file.py", *given, "--budget", "time=2h,epochs=40", "--json")
     invoke("explain", "file.py", *given, "--budget", "time=2h,epochs=40", "--stage", "logical")
@@ -72,7 +82,11 @@ def test_run_and_explain_take_the_same_options(declared: Declared):
 
 def test_without_options_both_say_what_the_defaults_are(declared: Declared):
     defaults = dict(
-        zip(OPTIONS, (None, "local", "auto", "longest-remaining", "auto", True, True, None, None), strict=True)
+        zip(
+            OPTIONS,
+            (None, "local", "auto", "longest-remaining", "auto", True, True, None, None, None, None),
+            strict=True,
+        )
     )
     assert json.loads(invoke("explain", "file.py", "--json").stdout) == {
         "stage": "physical",
@@ -85,7 +99,7 @@ def test_without_options_both_say_what_the_defaults_are(declared: Declared):
 @pytest.mark.parametrize("command", ["run", "explain"])
 def test_help_shows_the_shared_options_and_what_the_command_does(command: str):
     text = invoke(command, "--help").stdout
-    assert [option for option in (*OPTIONS, "json") if f"--{option}" not in text] == []
+    assert [option for option in (*OPTIONS, "json") if f"--{option.replace('_', '-')}" not in text] == []
     assert inspect.cleandoc({"run": "Train every model", "explain": "Show the plan"}[command]) in text
 
 

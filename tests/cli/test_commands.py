@@ -9,6 +9,7 @@ from typer.testing import CliRunner, Result
 
 import cerebro
 from cerebro.cli import app
+from cerebro.errors import StoreError
 from cerebro.storage.catalog import Catalog
 from tests.nets import build_any, signals
 
@@ -78,6 +79,23 @@ def test_explain_shows_each_stage(place):
         assert shown.exit_code == 0
         assert shown.stdout.startswith("Select  best valid.accuracy (max)")
         assert word in shown.stdout
+
+
+def test_explain_tells_the_whole_story_of_a_plan(place):
+    for stage, word in (("physical", "est"), ("actual", "actual")):
+        shown = invoke("explain", place["file"], "--stage", stage, "--why").stdout
+        parts = [part.splitlines()[0] for part in shown.split("\n\n")]
+        assert parts == ["logical", "physical", "weighed"]  # nothing was rewritten
+        assert word in shown
+
+
+def test_explain_of_a_name_shows_what_was_planned_and_what_it_has_cost(place):
+    planned, weighed = invoke("explain", "commands", "--why").stdout.split("\n\n")
+    assert planned.startswith("Select  best valid.accuracy (max)")
+    assert planned.splitlines()[-1].startswith("actual ")
+    assert weighed.split()[0] in ("fuse", "there")
+    with pytest.raises(StoreError, match="no experiment 'nothing'"):
+        invoke("explain", "nothing")
 
 
 def test_a_simulated_run_trains_nothing(place):

@@ -28,6 +28,7 @@ PAGES = [
     "README.md",
     *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
     "examples/posture/README.md",
+    "examples/transfer_image/README.md",
     "examples/transfer_text/README.md",
 ]
 OTHER_PAGES = [

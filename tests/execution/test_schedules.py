@@ -28,8 +28,11 @@ def expected_and_found(path: Path) -> tuple[str, str]:
         pinned=fields.get("pinned") == "yes",
         valid=[float(cost) for cost in fields.get("valid", "").split()],
         groups=fields.get("groups", "").split(),
+        memory=int(fields["memory"]) if "memory" in fields else None,
     )
-    return expected, f"{schedule_text(forecast(work, make_policy(fields['policy'], work)))}\n"
+    found = forecast(work, make_policy(fields["policy"], work))
+    reads = f"reads {found.read_bytes} shards\n" if work.memory is not None else ""
+    return expected, f"{schedule_text(found)}\n{reads}"
 
 
 @pytest.mark.parametrize("path", SCHEDULES, ids=lambda path: path.stem)

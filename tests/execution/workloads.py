@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from cerebro.ids import model_id
 from cerebro.plan.order import visit_orders
-from cerebro.plan.workload import Chain, Workload
+from cerebro.plan.workload import Chain, ShardMemory, Workload
 
 
 def workload(
@@ -18,10 +18,11 @@ def workload(
     valid: Sequence[float] = (),
     seed: int = 0,
     groups: Sequence[str] = (),
+    memory: int | None = None,
 ) -> Workload:
     """One model for each of `seconds`, the time of a visit of any train shard; `valid`: those of valid shards.
 
-    `groups` names the group of each model, `-` for none.
+    `memory` says how many shards, of equal size, it may hold; `groups` names the group of each model, `-` for none.
     """
     names = [name.strip("-") for name in groups] or [""] * len(seconds)
     chains = tuple(
@@ -35,4 +36,5 @@ def workload(
         )
         for i, cost in enumerate(seconds)
     )
-    return Workload(chains, workers, pinned)
+    sizes = ShardMemory((1,) * shards, (1,) * len(valid), memory) if memory is not None else None
+    return Workload(chains, workers, pinned, memory=sizes)

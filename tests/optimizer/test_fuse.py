@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from cerebro.execution.forecast import forecast
+from cerebro.execution.policies.longest_remaining import LongestRemaining
 from cerebro.optimizer.rules import fuse as rule
 from cerebro.optimizer.rules.fuse import MODELS_MAX, STATE_BYTES_MAX, candidates, fusing, passes, pays
 from cerebro.plan.cost import Derivation, Profile, Together
 from cerebro.plan.fusing import Fusing
-from cerebro.plan.workload import Chain
+from cerebro.plan.workload import Chain, Workload
 
 SMALL = Profile(
     "net", "Net", 1000, "AdamW", 32, 32, False, ("loss",), state_bytes=10_000, train_batch_seconds=0.001,
@@ -54,15 +56,21 @@ def test_repeats_see_other_batches_and_go_apart():
     "profile",
     [
         replace(SMALL, impure_tensor="module/weight"),
-        replace(SMALL, derived=(Derivation("key", "backbone"),)),
         replace(SMALL, train_batch_seconds=rule.BATCH_SECONDS_MAX * 2),
         replace(SMALL, train_batch_seconds=0.0),
     ],
-    ids=["impure", "derives columns", "large", "not timed"],
+    ids=["impure", "large", "not timed"],
 )
 def test_some_models_are_not_even_tried_together(profile):
     assert candidates(models(4, profile), {}, workers=1) == {}
     assert fusing(models(4, profile), {}, workers=1).groups == {}
+
+
+def test_larger_models_are_tried_where_a_frozen_part_of_each_batch_is_saved():
+    large = replace(SMALL, train_batch_seconds=rule.BATCH_SECONDS_MAX * 2)
+    derived, in_batch = Derivation("key", "backbone"), Derivation("key", "backbone", "it is random")
+    assert candidates(models(4, replace(large, derived=(derived,))), {}, workers=1) == {}
+    assert list(candidates(models(4, replace(large, derived=(in_batch,))), {}, workers=1)) == ["net"]
 
 
 @pytest.mark.parametrize(
@@ -91,3 +99,20 @@ def test_a_chain_in_a_group_costs_its_share_and_a_newcomer_joins_its_like():
     assert known.group == found.groups["m001"]
     assert found.chain(replace(chain, model="m007"), SMALL).group in found.groups.values()
     assert found.chain(chain, WIDE) == chain
+
+
+def test_a_pass_of_fewer_models_gains_less_and_one_of_a_single_model_nothing():
+    own = SMALL.unit_seconds
+    alone = Chain("m001", 2, (1.0 + own,), (3.0 + own,), None)
+    chain = fusing(models(4), {}, workers=2).chain(alone, SMALL)
+    assert chain.passing is not None
+    train = [chain.passing.share("train", chain.train_seconds[0], count) for count in (4, 3, 2, 1)]
+    assert train == pytest.approx([0.5 + own, 5 / 9 + own, 2 / 3 + own, 1.0 + own])  # (2/3 + count/3) / count
+    assert chain.passing.share("valid", chain.valid_seconds[0], 1) == pytest.approx(3.0 + own)
+
+
+def test_a_model_that_is_left_alone_in_its_group_is_planned_at_what_it_takes_alone():
+    alone = Chain("m001", 2, (1.0,), (), None)
+    chain = fusing(models(4), {}, workers=2).chain(alone, SMALL)
+    seconds = [forecast(Workload((each,), 1), LongestRemaining()).makespan_seconds for each in (alone, chain)]
+    assert seconds[1] == pytest.approx(seconds[0])

@@ -41,7 +41,7 @@ def test_the_cheapest_is_kept_and_the_others_say_what_they_cost_more():
     assert choice.root is options[0].root
     told = [(each.text, each.kept, bool(each.cost)) for each in choice.considered]
     assert told == [(AS_IT_IS, False, True), ("half", True, True), ("double", False, True), ("none", False, False)]
-    assert choice.considered[2].why_not == "1.2 s more"
+    assert choice.considered[2].why_not == "at least 1.2 s more"
     assert choice.considered[3].why_not == "no way"
 
 

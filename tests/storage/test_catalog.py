@@ -34,7 +34,7 @@ UNIT = Unit("m001", "train", 1, 0, 0)
 def row(unit_id="u" * 64, state_digest="s" * 64):
     return UnitRow(
         unit_id=unit_id, unit=UNIT, parent_digest=None, state_digest=state_digest, run=1, worker=0, started=0.0,
-        seconds=0.5, rows=32, partials={"loss": [1.5, 32]}, moved_bytes=0, peak_bytes=0,
+        seconds=0.5, rows=32, partials={"loss": [1.5, 32]}, moved_bytes=0, peak_bytes=0, read_bytes=0,
     )  # fmt: skip
 
 

@@ -1,6 +1,8 @@
 """A dataset can be read by anyone, and says so when it is not what it was."""
 
 import json
+import subprocess
+import sys
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 
@@ -50,6 +52,17 @@ def test_columns_of_a_shard_are_views_of_the_file_that_cannot_be_written(folder:
         assert shapes == {"window": (21, 2, 3), "label": (21,), "weight": (21,), "valid": (21,), "when": (21,)}
         assert [values.flags.owndata or values.flags.writeable for values in shard.columns.values()] == [False] * 5
         assert (shard.columns["window"][:, 0, 0] == 6 * shard.columns["when"]).all()
+
+
+def test_a_shard_is_mapped_without_loading_pandas(folder: Path):
+    code = (
+        "import sys; from pathlib import Path; from cerebro.storage.dataset import open_dataset\n"
+        "shard = open_dataset(Path(sys.argv[1])).shard('train', 0)\n"
+        "print(len(shard.columns), 'pandas' in sys.modules, 'pyarrow.compute' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
+    columns, *loaded = done.stdout.split()
+    assert (int(columns) > 0, loaded) == (True, ["False", "False"])
 
 
 def test_a_closed_shard_says_so(folder: Path):
@@ -162,7 +175,7 @@ def test_a_folder_that_is_no_dataset_is_refused(tmp_path: Path):
     ("changes", "message"),
     [
         ({"format": "bagit"}, "is not the manifest of a Cerebro dataset"),
-        ({"version": 2}, "is of version 2, this Cerebro reads 1: use the Cerebro that wrote it"),
+        ({"version": 3}, "is of version 3, this Cerebro reads 2: use the Cerebro that wrote it"),
         ({"splits": {}}, r"is damaged \(KeyError: 'train'\): ingest the source again"),
         ({"columns": []}, "is damaged"),
         ({"columns": [{"name": "x", "dtype": "object", "shape": []}]}, "is damaged"),

@@ -289,3 +289,77 @@ def test_the_content_of_what_a_function_holds_is_part_of_its_identity():
     assert not set(ones) & set(others)
     assert identity_of(scaled(1.0)) == ones[0]
     assert identity_of(scaled(object())) is None
+
+
+class Deep(nn.Module):
+    """Layers in a list within an encoder, a pool without parameters, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(60, 8)
+        self.encoder = nn.Module()
+        self.encoder.layer = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+        self.encoder.norm = nn.LayerNorm(8)
+        self.pool = nn.Flatten()
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, signal):
+        x = self.embed(signal.flatten(1))
+        for layer in self.encoder.layer:
+            x = torch.relu(layer(x))
+        return self.head(self.pool(self.encoder.norm(x)))
+
+
+@pytest.mark.parametrize(
+    ("below", "frozen", "needed"),
+    [
+        ("head", ("embed", "encoder", "pool"), None),
+        ("encoder.layer.1", ("embed", "encoder.layer.0"), "encoder.layer.0"),
+        ("encoder.norm", ("embed", "encoder.layer"), "encoder.layer.2"),
+        ("encoder", ("embed",), "embed"),
+        (None, (), None),
+    ],
+)
+def test_all_that_is_listed_before_a_sub_module_is_frozen(shards, below, frozen, needed):
+    assert tuple(learner(Deep(), {}, freeze_below=below).freeze) == frozen
+    if needed is not None:
+        trainer = trainer_of(lambda config: learner(Deep(), config, freeze_below=below), shards, {})
+        state_after(trainer, 1)
+        assert (trace_of(trainer).needed, trace_of(trainer).reason) == (((needed, 0),), "")
+
+
+def test_freeze_below_is_the_same_as_the_names(shards):
+    by_names = trainer_of(lambda config: learner(Deep(), config, freeze=["embed", "encoder.layer.0"]), shards, {})
+    below = trainer_of(lambda config: learner(Deep(), config, freeze_below="encoder.layer.1"), shards, {})
+    assert state_after(by_names) == state_after(below)
+
+
+def tied():
+    module = Deep()
+    module.last = module.encoder.layer[1]
+    return module
+
+
+def branched():
+    module = Deep()
+    module.encoder = nn.ModuleDict({"one": nn.Linear(8, 8), "two": nn.Linear(8, 8)})
+    return module
+
+
+@pytest.mark.parametrize(
+    ("module", "below", "message"),
+    [
+        (Deep, "encoder.layers", "no sub-module 'encoder.layers'; it has embed, encoder, head, pool, encoder.layer"),
+        (Deep, 4, "no sub-module 4"),
+        (Deep, "embed", "nothing comes before 'embed' in the module; use None to freeze nothing"),
+        (
+            tied,
+            "encoder.layer.1",
+            "'encoder.layer.1' is not on one path: the module has it as encoder.layer.1 and as last",
+        ),
+        (branched, "encoder.two", "'encoder.two' is not on one path: encoder is a ModuleDict"),
+    ],
+)
+def test_a_name_that_says_not_what_is_before_it_is_refused(module, below, message):
+    with pytest.raises(SpecError, match=message):
+        learner(module(), {}, freeze_below=below)

@@ -5,15 +5,19 @@ from collections.abc import Callable, Mapping
 from cerebro.errors import SpecError
 from cerebro.execution.policies.longest_remaining import best_variation
 from cerebro.execution.policies.randomised import Randomised
+from cerebro.execution.policies.shared_scan import best_scan
 from cerebro.execution.policy import Policy
 from cerebro.plan.workload import Workload
 
 POLICIES: Mapping[str, Callable[[Workload, int], Policy]] = {
     "longest-remaining": best_variation,
+    "shared-scan": best_scan,
     "random": lambda workload, seed: Randomised(seed),
 }
 
 DEFAULT_POLICY = "longest-remaining"
+SCAN_POLICY = "shared-scan"
+"""What takes the place of the default where memory cannot hold all shards."""
 
 
 def make_policy(name: str, workload: Workload, seed: int = 0) -> Policy:

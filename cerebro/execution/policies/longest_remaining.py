@@ -57,28 +57,28 @@ class LongestRemaining(Policy):
             if workers := needs[model] & idle:
                 del self._queue[place]
                 self._queued.discard(model)
-                worker = self._worker(model, workers)
-                return Choice(model, worker, self._shard(model, worker))
+                worker = nearest_worker(self._progress, model, workers)
+                return Choice(model, worker, nearest_shard(self._progress, model, self._progress.shards(model, worker)))
         return None
 
-    def _worker(self, model: int, workers: int) -> int:
-        """The most loaded of some workers, then the cyclically nearest."""
-        if workers & (workers - 1) == 0:  # there is only one
-            return workers.bit_length() - 1
-        progress = self._progress
-        load, count, last = progress.worker_load, progress.workload.workers, progress.last_worker[model]
-        # Where models begin is spread out as in a latin square: models of equal work then never get in each other's
-        # way. From there on, a model stays where it is if it may, and goes on to the next worker if it has to move.
-        nearest = model if last is None else last + 1 if progress.workload.pinned else last
-        return min(bits(workers), key=lambda worker: (-load[worker], (worker - nearest) % count))
 
-    def _shard(self, model: int, worker: int) -> int:
-        """The cyclically nearest shard."""
-        shards = self._progress.shards(model, worker)
-        last = self._progress.places[model].last_shard
-        nearest = model % shards.bit_length() if last is None else last + 1
-        ahead = shards >> nearest << nearest or shards
-        return (ahead & -ahead).bit_length() - 1
+def nearest_worker(progress: Progress, model: int, workers: int) -> int:
+    """The most loaded of some workers, then the cyclically nearest."""
+    if workers & (workers - 1) == 0:  # there is only one
+        return workers.bit_length() - 1
+    load, count, last = progress.worker_load, progress.workload.workers, progress.last_worker[model]
+    # Where models begin is spread out as in a latin square: models of equal work then never get in each other's
+    # way. From there on, a model stays where it is if it may, and goes on to the next worker if it has to move.
+    nearest = model if last is None else last + 1 if progress.workload.pinned else last
+    return min(bits(workers), key=lambda worker: (-load[worker], (worker - nearest) % count))
+
+
+def nearest_shard(progress: Progress, model: int, shards: int) -> int:
+    """The cyclically nearest of some shards."""
+    last = progress.places[model].last_shard
+    nearest = model % shards.bit_length() if last is None else last + 1
+    ahead = shards >> nearest << nearest or shards
+    return (ahead & -ahead).bit_length() - 1
 
 
 def best_variation(workload: Workload, seed: int) -> LongestRemaining:

@@ -21,6 +21,7 @@ from dataclasses import replace
 from cerebro.optimizer.given import Given
 from cerebro.optimizer.materialize import (
     Choice,
+    Chosen,
     Place,
     Prefix,
     Room,
@@ -35,6 +36,8 @@ from cerebro.plan.features import Features
 from cerebro.plan.logical import Scan, Select, Train
 from cerebro.plan.physical import Hop, InBatch, Materialize
 from cerebro.quantities import bytes_text, count_text, seconds_text
+
+_FOUND = {"program": "by an integer program", "greedy": "chosen greedily"}
 
 
 def derive(root: Select, given: Given) -> Iterator[Option]:
@@ -53,11 +56,12 @@ def derive(root: Select, given: Given) -> Iterator[Option]:
             yield option("nothing is derived alike", (), "Share")
         return
     mode, room = given.means.features.mode, _room(given)
-    shared = choose(prefixes, rows, replace(room, budget_bytes=0))
+    shared = choose(prefixes, rows, replace(room, budget_bytes=0)).choices
     if mode in ("auto", "materialize"):
-        stored = choose(prefixes, rows, room, always=mode == "materialize")
+        chosen = choose(prefixes, rows, room, always=mode == "materialize")
+        stored = chosen.choices
         if any(choice.stored for choice in stored):
-            yield option(f"store {_stored_text(stored)}", stored, "Share")
+            yield option(f"store {_stored_text(chosen, room)}", stored, "Share")
         yield from (_not_stored(choice, rows, room) for choice in stored if len(choice.stored) < len(rows))
         if mode == "materialize" and any(choice.stored for choice in stored):
             return
@@ -80,7 +84,7 @@ def features_of_tree(hop: Hop, features: Features) -> Features:
 
 def _room(given: Given) -> Room:
     features = given.means.features
-    return Room(min(features.budget_bytes, given.disk_bytes), features.memory_bytes, given.means.workers)
+    return Room(min(features.budget_bytes, given.disk_bytes), features.memory_bytes, given.means.workers, given.disk)
 
 
 def _prefixes(profiles: Mapping[str, Profile], epochs: Mapping[str, int]) -> list[Prefix]:
@@ -105,9 +109,14 @@ def _rows(scan: Scan) -> dict[Place, int]:
     return train | {("valid", index): rows for index, rows in enumerate(scan.valid_rows)}
 
 
-def _stored_text(choices: Sequence[Choice]) -> str:
-    names = ", ".join(choice.prefix.name for choice in choices if choice.stored)
-    return f"{names} on the disk, {bytes_text(sum(choice.stored_bytes for choice in choices))}"
+def _stored_text(chosen: Chosen, room: Room) -> str:
+    names = ", ".join(choice.prefix.name for choice in chosen.choices if choice.stored)
+    gap = f"{_FOUND[chosen.by]}: at most {chosen.gap:.1%} from the best; " if chosen.by else ""
+    write, read = bytes_text(room.disk.write_bytes_per_second), bytes_text(room.disk.read_bytes_per_second)
+    return (
+        f"{names} on the disk, {bytes_text(sum(choice.stored_bytes for choice in chosen.choices))} "
+        f"({gap}it writes {write}/s, reads {read}/s)"
+    )
 
 
 def _not_stored(choice: Choice, rows: Mapping[Place, int], room: Room) -> Option:
@@ -115,7 +124,7 @@ def _not_stored(choice: Choice, rows: Mapping[Place, int], room: Room) -> Option
     prefix, left = choice.prefix, {place: count for place, count in rows.items() if place not in choice.stored}
     size = prefix.row_bytes * sum(left.values())
     otherwise = min(_shared(prefix, left, room), sum(recomputed_seconds(prefix, count) for count in left.values()))
-    stored = sum(stored_seconds(prefix, count) for count in left.values())
+    stored = sum(stored_seconds(prefix, count, room.disk) for count in left.values())
     if stored < otherwise:
         why = f"{bytes_text(size)} more do not fit: {bytes_text(room.budget_bytes)} of the disk may be used"
     else:

@@ -30,7 +30,7 @@ from cerebro.plan.forking import Forking, epochs_text, training_name
 from cerebro.plan.fusing import Fusing
 from cerebro.plan.logical import Select
 from cerebro.plan.physical import Hop
-from cerebro.plan.workload import Pass
+from cerebro.plan.workload import Pass, Passing
 from cerebro.quantities import count_text
 from cerebro.spec.stages import stage_starts
 
@@ -62,6 +62,8 @@ def fork(root: Select, given: Given) -> Iterator[Option]:
     trainings = {epoch: stem.count(sharing) for epoch, stem in enumerate(stems, start=1)}
     text = f"{count_text(len(sharing), 'model')} share epochs {epochs_text(trainings)}"
     apart = given.apart or ("" if given.means.fork else "fork=False")
+    if not apart and any(chain.kernel for chain in hop.workload.chains if chain.model in sharing):
+        apart = "stacked passes give bits that depend on who is in them"
     if apart:
         yield Option(text, why_not=apart)
         return
@@ -116,10 +118,10 @@ def passes_of(stems: Sequence[_Stem], fusing: Fusing, profiles: Mapping[str, Pro
             models = [model for name in names for model in stem.trainings[name]]
             fused = fusing.by_signature.get(profiles[models[0]].signature)
             share = len(names) / len(models)
-            # One training alone gains nothing by a pass, although its chain is priced as one in a pass.
-            train, valid = (
-                (fused.together.train_gain, fused.together.valid_gain) if fused and len(names) == 1 else (1.0, 1.0)
-            )
+            train = valid = 1.0
+            if fused is not None:  # chains are priced as in the pilot's pass, and here are so many trainings in one
+                passing = Passing(max(2, fused.together.models), fused.train_gain, fused.valid_gain, 0.0)
+                train, valid = (passing.share(kind, 1.0, len(names)) for kind in ("train", "valid"))
             shared = Pass(group, True, fused is not None, share * train, share * valid)
             found |= dict.fromkeys(names, shared)
     return found

@@ -36,6 +36,8 @@ STATE_BYTES_MAX = 32 << 20
 """The states of a pass are to stay in the caches."""
 BATCH_SECONDS_MAX = 0.025
 """A batch that takes longer is all arithmetic: there are no calls to be saved, and a pilot would take long."""
+SHARED_BATCH_SECONDS_MAX = 0.1
+"""The same where frozen parts run in each batch: once for all models of a pass."""
 
 
 def fuse(root: Select, given: Given) -> Iterator[Option]:
@@ -66,10 +68,8 @@ def why_alone(group: TrainGroup, workers: int) -> str:
         return "there is a worker for each of them"
     if profile.impure_tensor is not None:
         return f"two runs of the same batches give another {profile.impure_tensor}"
-    if profile.derived:
-        return "what they derive of the data is shared, and what is left is trained alone"
-    if profile.train_batch_seconds > BATCH_SECONDS_MAX:
-        batch, at_most = seconds_text(profile.train_batch_seconds), seconds_text(BATCH_SECONDS_MAX)
+    if profile.train_batch_seconds > batch_seconds_max(profile):
+        batch, at_most = seconds_text(profile.train_batch_seconds), seconds_text(batch_seconds_max(profile))
         return f"a batch takes {batch}, more than {at_most}: there are no calls to be saved"
     if 2 * profile.state_bytes > STATE_BYTES_MAX:
         return f"a state has {bytes_text(profile.state_bytes)}: those of a pass would not stay in the caches"
@@ -82,7 +82,7 @@ def why_alone(group: TrainGroup, workers: int) -> str:
 
 def _text(groups: Sequence[TrainGroup], found: Fusing) -> str:
     fused = [(group, found.by_signature[s]) for group in groups if (s := group.profile.signature) in found.by_signature]
-    parts = (f"{group.kind()} ({which.together.train_gain:.1f} × as fast)" for group, which in fused)
+    parts = (f"{group.kind()} ({which})" for group, which in fused)
     return f"{', '.join(parts)} in {count_text(len(set(found.groups.values())), 'group')}"
 
 
@@ -125,16 +125,28 @@ def fusing(profiles: Mapping[str, Profile], repeats: Mapping[str, int], workers:
             repeat = repeats.get(models[0], 0)
             number = per_repeat[repeat] = per_repeat.get(repeat, -1) + 1
             groups |= dict.fromkeys(models, group_name(signature, repeat, number))
-        by_signature[signature] = Fused(max(per_repeat.values()) + 1, together)
+        by_signature[signature] = Fused(max(per_repeat.values()) + 1, together, is_stacked(together))
     return Fusing(groups, by_signature)
 
 
 def pays(together: Together) -> bool:
     """Whether the pilot found that models of this kind gain by going together."""
-    return not together.why_not and together.train_gain >= GAIN_MIN
+    return is_stacked(together) or _exact_gain(together) >= GAIN_MIN
+
+
+def is_stacked(together: Together) -> bool:
+    """Whether to take all models at once at the price of their bits: for a clear gain over the exact pass only."""
+    return together.stacked_train_gain >= GAIN_MIN * max(1.0, _exact_gain(together))
+
+
+def _exact_gain(together: Together) -> float:
+    return 0.0 if together.why_not else together.train_gain
 
 
 def _may_gain(profile: Profile) -> bool:
-    return (
-        profile.impure_tensor is None and not profile.derived and 0 < profile.train_batch_seconds <= BATCH_SECONDS_MAX
-    )
+    return profile.impure_tensor is None and 0 < profile.train_batch_seconds <= batch_seconds_max(profile)
+
+
+def batch_seconds_max(profile: Profile) -> float:
+    """A batch that takes longer is not worth a pilot: where what is frozen runs in it, its arithmetic is saved too."""
+    return SHARED_BATCH_SECONDS_MAX if any(part.note for part in profile.derived) else BATCH_SECONDS_MAX

@@ -16,12 +16,14 @@ After:
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from cerebro.execution.policies import DEFAULT_POLICY, SCAN_POLICY
 from cerebro.operators import hop as operator
 from cerebro.optimizer.given import Given
 from cerebro.optimizer.rule import Option
 from cerebro.plan.cost import Profile
-from cerebro.plan.logical import Select, Train
+from cerebro.plan.logical import Scan, Select, Train
 from cerebro.plan.physical import Hop, Materialize
+from cerebro.plan.workload import ShardMemory
 
 
 def hop(root: Select, given: Given) -> Iterator[Option]:
@@ -33,16 +35,27 @@ def hopped(root: Select, given: Given) -> Hop:
     """A logical plan cut into units, each of one model."""
     train, work, means = root.train, given.work, given.means
     assert isinstance(train, Train), "what is cut into units is a logical plan"
+    memory = shard_memory(train.scan, means.shard_bytes)
+    is_short = memory is not None and memory.is_short
     found = operator.hop(
         replace(train, configs=work.configs),
         with_derived_costs(work.profiles, train),
         workers=means.workers,
-        policy=means.policy,
+        policy=SCAN_POLICY if is_short and means.policy == DEFAULT_POLICY else means.policy,
         engine=means.engine,
         done=work.done,
         goals=work.goals,
+        memory=memory,
     )
     return replace(found, derived=train.derived)
+
+
+def shard_memory(scan: Scan, limit: int | None) -> ShardMemory | None:
+    """What the shards of a scan take, and may take of memory; None where it is not known."""
+    if not scan.train_bytes:
+        return None
+    total = sum(scan.train_bytes) + sum(scan.valid_bytes)
+    return ShardMemory(scan.train_bytes, scan.valid_bytes, total if limit is None else limit)
 
 
 def with_derived_costs(profiles: Mapping[str, Profile], train: Train) -> dict[str, Profile]:

@@ -1,13 +1,14 @@
 """Training several models over a shard in one pass: each ends with the very bits that it would have alone."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from cerebro.training.fused import dropout, elementwise, linear, reductions, shapes
+from cerebro.training.fused import dropout, elementwise, linear, reductions, shapes, stacked
 from cerebro.training.fused.joint import HandedOut, JointModule
 from cerebro.training.fused.likeness import difference
 from cerebro.training.fused.many import Group, Many
@@ -30,9 +31,11 @@ RULES = {
 
 
 def fused_train_visit(
-    lives: Sequence[LiveLearner], columns: Columns, row_order: "np.ndarray | None"
+    lives: Sequence[LiveLearner], columns: Columns, row_order: "np.ndarray | None", exact: bool = True
 ) -> list[Visit | DivergedError]:
     """Train on every row of a shard once, as `train_visit` does, every learner; what each gave, in order.
+
+    Unless `exact`, kernels that take all learners at once may give other bits (`cerebro.training.fused.stacked`).
 
     Raises:
         NotFusedError: the models cannot be trained in one pass; their states are to be loaded again, and each is to be
@@ -40,10 +43,11 @@ def fused_train_visit(
     """
     for live in lives:
         live.training_mode()
-    fused = _Fused(lives)
+    fused = _Fused(lives, exact)
     learner, device = lives[0].learner, lives[0].device
     steps = Steps(lives, fused.joint.parameters)
-    for batch in batches(columns, learner.batch_size, row_order, device, learner.drop_last):
+    for rows_taken in batches(columns, learner.batch_size, row_order, device, learner.drop_last):
+        batch = lives[0].viewed(rows_taken)
         steps.begin()
         loss, output = fused.loss_and_output(batch)
         _backward(loss)
@@ -56,15 +60,16 @@ def fused_train_visit(
     return [divergence(visit) or visit for visit in fused.measures.visits()]
 
 
-def fused_valid_visit(lives: Sequence[LiveLearner], columns: Columns) -> list[Visit]:
+def fused_valid_visit(lives: Sequence[LiveLearner], columns: Columns, exact: bool = True) -> list[Visit]:
     """Measure every learner on every row of a shard, as `valid_visit` does; raises as `fused_train_visit` does."""
     for live in lives:
         live.module.eval()
-    fused = _Fused(lives)
+    fused = _Fused(lives, exact)
     learner = lives[0].learner
     batch_size = learner.eval_batch_size or learner.batch_size
     with torch.no_grad():
-        for batch in batches(columns, batch_size, None, lives[0].device, drop_last=False):
+        for rows_taken in batches(columns, batch_size, None, lives[0].device, drop_last=False):
+            batch = lives[0].viewed(rows_taken)
             fused.measures.add(batch, *fused.loss_and_output(batch))
     fused.joint.check_unchanged()
     return fused.measures.visits()
@@ -73,10 +78,10 @@ def fused_valid_visit(lives: Sequence[LiveLearner], columns: Columns) -> list[Vi
 class _Fused:
     """A group for the time of one visit."""
 
-    def __init__(self, lives: Sequence[LiveLearner]) -> None:
+    def __init__(self, lives: Sequence[LiveLearner], exact: bool) -> None:
         bind_together(lives)
         self._lives = lives
-        self._group = Group(len(lives), RULES)
+        self._group = Group(len(lives), RULES if exact else {**RULES, **stacked.RULES})
         self.joint = JointModule(self._group, [live.module for live in lives])
         self.measures = Measures(self._group, lives)
         first = lives[0].learner.loss
@@ -91,7 +96,8 @@ class _Fused:
         """The loss of a batch of each member, and the output that the metrics read."""
         self._group.next_batch()
         first = self._lives[0]
-        with first.autocast():
+        stand_in = nullcontext() if first.frozen is None else first.frozen.standing_in(self.joint.module, batch)
+        with first.autocast(), stand_in:
             result = first.learner.loss(self.joint.module, batch) if self._is_one_loss else self._of_each(batch)
         loss, output = result if isinstance(result, tuple) else (result, self.joint.output.take())
         if not isinstance(loss, Many) or loss.ndim:

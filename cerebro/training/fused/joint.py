@@ -2,7 +2,7 @@
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cerebro.training.fused.dropout import dropout_of_each
-from cerebro.training.fused.loops import each
+from cerebro.training.fused.loops import each, holds_many
 from cerebro.training.fused.many import Group
 from cerebro.training.fused.strides import NotFusedError
 from cerebro.training.fused.weights import ManyBuffer, ManyParameter
@@ -26,6 +26,7 @@ class JointModule:
     """The members' modules as one, made anew for each visit.
 
     It is a copy of the first member's tree of modules, in which every parameter and buffer is that of all members.
+    Frozen ones, which lie in one memory, stay as they are: what they make of the batch alone is computed once.
     """
 
     def __init__(self, group: Group, modules: Sequence[nn.Module]) -> None:
@@ -33,9 +34,11 @@ class JointModule:
         self._values: dict[int, ManyParameter | ManyBuffer] = {}
         self._copies: dict[int, nn.Module] = {}
         for member in zip(*(module.parameters() for module in modules), strict=True):
-            self._values[id(member[0])] = ManyParameter(group, member)
+            if not _is_one(member):
+                self._values[id(member[0])] = ManyParameter(group, member)
         for member in zip(*(module.buffers() for module in modules), strict=True):
-            self._values[id(member[0])] = ManyBuffer(group, member)
+            if not _is_one(member):
+                self._values[id(member[0])] = ManyBuffer(group, member)
         parts = list(zip(*(module.modules() for module in modules), strict=True))
         for part in parts:
             self._copies[id(part[0])] = object.__new__(type(part[0]))
@@ -90,7 +93,8 @@ class JointModule:
                 return partial(dropout_of_each, self._group, rates=[module.p for module in part])  # type: ignore[attr-defined]
         elif not isinstance(first, LOOPED):
             return None
-        return partial(_run_each, self._group, part)
+        is_one = isinstance(first, LOOPED) and not any(id(tensor) in self._values for tensor in _tensors(first))
+        return partial(_run_each, self._group, part, is_one)
 
     def _translated(self, value: Any) -> Any:
         """An attribute with every parameter, buffer and module in it replaced; containers are new."""
@@ -131,12 +135,25 @@ class HandedOut:
         raise NotFusedError(f"the losses of the models differ, and read the module's {name}")
 
 
+def _is_one(tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether the tensors of all members are one memory, which nobody trains."""
+    first = tensors[0]
+    return len({t.data_ptr() for t in tensors}) == 1 and not any(t.requires_grad for t in tensors) and first.numel() > 0
+
+
+def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
+
+
 def _itself(value: Any) -> Any:
     return value
 
 
-def _run_each(group: Group, part: Sequence[nn.Module], *args: Any, **kwargs: Any) -> Any:
-    """The members' own modules, one after another."""
+def _run_each(group: Group, part: Sequence[nn.Module], is_one: bool, /, *args: Any, **kwargs: Any) -> Any:
+    """The members' own modules, one after another; once for all where they are one, and so is what they get."""
+    if is_one and not holds_many((args, tuple(kwargs.values()))):
+        return part[0](*args, **kwargs)
     number = iter(part)
 
     def run(*args: Any, **kwargs: Any) -> Any:

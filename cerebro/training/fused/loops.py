@@ -94,7 +94,7 @@ def _column(size: int, argument: Any, parts: dict[int, Any]) -> Any:
         if found is None:
             found = parts[id(argument)] = argument.members()
         return found
-    if isinstance(argument, list | tuple) and any(map(_holds_many, argument)):
+    if isinstance(argument, list | tuple) and any(map(holds_many, argument)):
         if type(argument) not in (list, tuple):
             raise NotFusedError(f"a {type(argument).__name__} of values is not known")
         columns = [_column(size, item, parts) for item in argument]
@@ -102,8 +102,9 @@ def _column(size: int, argument: Any, parts: dict[int, Any]) -> Any:
     return [argument] * size
 
 
-def _holds_many(value: Any) -> bool:
-    return isinstance(value, Members) or (isinstance(value, list | tuple) and any(map(_holds_many, value)))
+def holds_many(value: Any) -> bool:
+    """Whether a value, or one in a list or tuple, is of all members."""
+    return isinstance(value, Members) or (isinstance(value, list | tuple) and any(map(holds_many, value)))
 
 
 def _from_the_same_noise(size: int, function: Any, calls: Any) -> list[Any]:
