@@ -51,9 +51,9 @@ def visits(monkeypatch):
     """The train visits that were really made in this process."""
     made, visit = [], Trainer.visit
 
-    def noted(self, unit, parent):
+    def noted(self, unit, parent, kernel=""):
         made.extend([unit] if unit.kind == "train" else [])
-        return visit(self, unit, parent)
+        return visit(self, unit, parent, kernel)
 
     monkeypatch.setattr(Trainer, "visit", noted)
     return made
