@@ -27,8 +27,10 @@ def as_features(value: Features | str, folder: Path) -> Features:
     return replace(features, folder=features.folder or str(folder.absolute()), since=time.time())
 
 
-def shard_limit(value: int | str | None, sizes: Sequence[int], workers: int) -> int:
+def shard_limit(value: int | str | None, sizes: Sequence[int], workers: int) -> int | None:
     """How many bytes of shards of these `sizes` memory may hold, as the caller says; half of what is free by default.
+
+    None where that is all of them.
 
     Raises:
         SpecError: not a number of bytes, or not enough for the largest shard on each worker.
@@ -36,7 +38,7 @@ def shard_limit(value: int | str | None, sizes: Sequence[int], workers: int) -> 
     needed, total = workers * max(sizes), sum(sizes)
     if value is None:
         free = free_memory_bytes()
-        return total if free is None else max(round(free * _FREE_SHARE), needed)
+        return None if free is None or free * _FREE_SHARE >= total else max(round(free * _FREE_SHARE), needed)
     limit = parse_bytes(value) if isinstance(value, str) else value
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         raise SpecError(f"shard_memory: {value!r} is not a size such as '2GB', '512MiB', or a number of bytes")
@@ -46,7 +48,7 @@ def shard_limit(value: int | str | None, sizes: Sequence[int], workers: int) -> 
             f"largest has {bytes_text(max(sizes))}: give {bytes_text(needed)}, use fewer workers, or ingest into more "
             "shards"
         )
-    return limit
+    return limit if limit < total else None
 
 
 def free_disk_bytes(features: Features) -> float:
