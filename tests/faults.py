@@ -1,11 +1,14 @@
 """Twenty-four ways in which the code of one config can go wrong, and what its model then says."""
 
+import contextlib
 import ctypes
 import os
 import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -118,6 +121,27 @@ class Fault:
 
 def kill_self(*arguments: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+Build = Callable[[Any], cerebro.Learner]
+
+
+def killing_once(build: Build, flag: Path, number: signal.Signals = signal.SIGKILL) -> Build:
+    """`build`, with a loss that sends its own worker a signal if the file `flag` is there, and takes it away."""
+
+    def build_killing(config: Any) -> cerebro.Learner:
+        learner = build(config)
+        return replace(learner, loss=partial(_killing, flag, number, learner.loss))
+
+    return build_killing
+
+
+def _killing(flag: Path, number: signal.Signals, loss: Callable[..., Any], *arguments: Any) -> Any:
+    if flag.exists():
+        with contextlib.suppress(FileNotFoundError):  # another worker may have taken it at this moment
+            flag.unlink()
+            os.kill(os.getpid(), number)
+    return loss(*arguments)
 
 
 def lost(*arguments: Any) -> Any:

@@ -64,9 +64,9 @@ def _nominal_shares(workload: Workload) -> Callable[[Unit, int], float]:
 
     def share(unit: Unit, models: int) -> float:
         chain = chains[unit.model]
-        if chain.passing is None or unit.epoch <= len(chain.passes):  # a `Pass` says itself what part is paid
+        if chain.pass_gain is None or unit.epoch <= len(chain.passes):  # a `Pass` says itself what part is paid
             return seconds(unit)
-        return chain.passing.share(unit.kind, seconds(unit), models)
+        return chain.pass_gain.share(unit.kind, seconds(unit), models)
 
     return share
 

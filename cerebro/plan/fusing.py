@@ -12,7 +12,7 @@ from typing import Any
 from cerebro.ids import model_index
 from cerebro.plan.cost import Profile, Rewrite, Together
 from cerebro.plan.kernels import STACKED
-from cerebro.plan.workload import Chain, Passing
+from cerebro.plan.workload import Chain, PassGain
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,8 @@ class Fusing:
         group = known or group_name(profile.signature, repeat, model_index(chain.model) % fused.passes)
         kernel, own = STACKED if fused.is_stacked else "", profile.unit_seconds
         train, valid = fused.train_gain, fused.valid_gain
-        passing = Passing(max(2, fused.together.models), train, valid, own)
-        return replace(_sped_up(chain, own, train, valid), group=group, passing=passing, kernel=kernel)
+        pass_gain = PassGain(max(2, fused.together.models), train, valid, own)
+        return replace(_sped_up(chain, own, train, valid), group=group, pass_gain=pass_gain, kernel=kernel)
 
     def inexact(self, model: str, profile: Profile) -> dict[str, Any] | None:
         """For the log, of a model that may get other bits than the reference gives: the kernel, gain and deviation."""

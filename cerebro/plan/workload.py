@@ -22,7 +22,7 @@ class Pass:
 
 
 @dataclass(frozen=True, slots=True)
-class Passing:
+class PassGain:
     """By how much visits are quicker in a pass, which is taken to be linear in the number of its models."""
 
     models: int
@@ -61,7 +61,7 @@ class Chain:
     """Models of one group make a visit in one pass wherever they come to it together; without a group each alone."""
     kernel: str = ""
     """How its steps are computed, where that may change bits (`cerebro.plan.kernels`)."""
-    passing: Passing | None = None
+    pass_gain: PassGain | None = None
     """What the nominal seconds say of smaller passes, in a group."""
     passes: tuple[Pass, ...] = ()
     """How it goes together with others in the first epochs, where that is not in its group."""

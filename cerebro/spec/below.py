@@ -36,7 +36,7 @@ def frozen_below(name: Any, module: Any, freeze: Sequence[str]) -> tuple[str, ..
         before = _before(step, around)
         found += [path for child in before if (path := f"{place}.{child}".lstrip(".")) not in found]
         around, place = known[f"{place}.{step}".lstrip(".")], f"{place}.{step}".lstrip(".")
-    if len(found) == len(freeze) and not freeze:
+    if not found:
         raise SpecError(
             f"Learner.freeze_below: nothing comes before {name!r} in the module; use None to freeze nothing"
         )

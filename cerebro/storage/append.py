@@ -239,12 +239,17 @@ def _held(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise DataError(f"{folder} cannot be opened: {error.strerror}") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor, folder)
         yield
-    except BlockingIOError:
-        raise DataError(f"another process is appending to {folder} now: wait for it, and append then") from None
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DataError(f"another process is appending to {folder} now: wait for it, and append then") from None
 
 
 def _codes(classes: Sequence[str], words: Sequence[str]) -> Array:

@@ -11,7 +11,7 @@ from cerebro.training.learners import LiveLearner
 from cerebro.training.randomness import set_generators
 from cerebro.training.train import Columns, train_visit
 
-_ROUNDS = 3
+ROUNDS = 3
 """The batches are visited so often, one visit going on from the other; the quickest counts."""
 
 
@@ -22,7 +22,7 @@ def compared_alone(reference: LiveLearner, other: LiveLearner, columns: Columns,
         ModelError: the user's code failed.
     """
     seconds: dict[int, list[float]] = {0: [], 1: []}
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         for number, live in enumerate((reference, other)):
             set_generators(key)
             begun = time.perf_counter()

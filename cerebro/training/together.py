@@ -10,11 +10,8 @@ from cerebro.training.features import part_reason
 from cerebro.training.fused import NotFusedError, fused_train_visit, fused_valid_visit, why_not_fused
 from cerebro.training.learners import LiveLearner
 from cerebro.training.randomness import set_generators
-from cerebro.training.rewrites import deviation, parameters
+from cerebro.training.rewrites import ROUNDS, deviation, parameters
 from cerebro.training.train import Columns, DivergedError, Visit, train_visit, valid_visit
-
-_ROUNDS = 3
-"""The batches are visited so often, one visit going on from the other; the quickest counts."""
 
 Visits = Sequence[Visit | DivergedError]
 
@@ -114,7 +111,7 @@ def _trained(live: LiveLearner, columns: Columns, key: Key) -> Visit:
 def _timed(visits: Callable[[], Visits]) -> tuple[list[Visits], float, float]:
     """What some rounds of visits gave, the seconds of the quickest of them, and by how much the first was slower."""
     given, seconds = list[Visits](), list[float]()
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         begun = time.perf_counter()
         given.append(list(visits()))
         seconds.append(time.perf_counter() - begun)

@@ -1,24 +1,14 @@
 """A worker that hangs is killed, and its unit is run again with the same bits."""
 
-import os
 import signal
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 
 from cerebro.storage.store import Store
 from cerebro.testing.faults import digests
-from tests.faults import LATER, SOUND, build_faulty, counting, in_loss
+from tests.faults import LATER, SOUND, build_faulty, counting, in_loss, killing_once
 from tests.faults import experiment as of_codes
 from tests.nets import build_cnn
-
-
-def stop_once(flag, loss, module, batch):
-    """Stops its own process as if it hung, the first time after `flag` was made."""
-    if flag.exists():
-        flag.unlink()
-        os.kill(os.getpid(), signal.SIGSTOP)
-    return loss(module, batch)
 
 
 def loop_for_ever(*arguments):
@@ -61,11 +51,7 @@ def test_a_stopped_worker_is_replaced_and_no_bit_changes(experiment, tmp_path, m
     monkeypatch.setattr("cerebro.execution.deadlines.FLOOR_SECONDS", 5.0)
     flag = tmp_path / "hang"
 
-    def build(config):
-        learner = experiment.build(config)
-        return replace(learner, loss=partial(stop_once, flag, learner.loss))
-
-    disturbed = replace(experiment, build=build, epochs=1)
+    disturbed = replace(experiment, build=killing_once(experiment.build, flag, signal.SIGSTOP), epochs=1)
     disturbed.explain(workers=1, store=tmp_path / "store")  # the pilot is not to hang
     flag.touch()
     disturbed.fit(workers=2, store=tmp_path / "store", progress=False)

@@ -105,10 +105,10 @@ def test_a_pass_of_fewer_models_gains_less_and_one_of_a_single_model_nothing():
     own = SMALL.unit_seconds
     alone = Chain("m001", 2, (1.0 + own,), (3.0 + own,), None)
     chain = fusing(models(4), {}, workers=2).chain(alone, SMALL)
-    assert chain.passing is not None
-    train = [chain.passing.share("train", chain.train_seconds[0], count) for count in (4, 3, 2, 1)]
+    assert chain.pass_gain is not None
+    train = [chain.pass_gain.share("train", chain.train_seconds[0], count) for count in (4, 3, 2, 1)]
     assert train == pytest.approx([0.5 + own, 5 / 9 + own, 2 / 3 + own, 1.0 + own])  # (2/3 + count/3) / count
-    assert chain.passing.share("valid", chain.valid_seconds[0], 1) == pytest.approx(3.0 + own)
+    assert chain.pass_gain.share("valid", chain.valid_seconds[0], 1) == pytest.approx(3.0 + own)
 
 
 def test_a_model_that_is_left_alone_in_its_group_is_planned_at_what_it_takes_alone():

@@ -86,6 +86,7 @@ CASES: dict[str, tuple[tuple[Rule, ...], Callable[[], tuple[Select, Given]]]] = 
         (hop, fuse, fork),
         lambda: staged(replace(MLP, together=Together(4, "", 6.0, 6.0)), means=replace(ONE, workers=4)),
     ),
+    "fork-stacked": ((hop, fuse, fork), lambda: staged(replace(MLP, together=STACKED))),
     "fuse-stacked": ((hop, fuse), lambda: plain(4, replace(MLP, together=STACKED))),
     "fuse-exact-gains-as-much": ((hop, fuse), lambda: plain(4, replace(MLP, together=replace(STACKED, train_gain=3)))),
     "layout": ((hop, fuse, layout), lambda: plain(4, replace(CNN, rewrites=(Rewrite("channels_last", 1.3, 2e-7),)))),

@@ -1,9 +1,6 @@
 """Models that are trained in one pass end with the bits of models that are trained alone, whatever happens to them."""
 
-import os
-import signal
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -13,6 +10,7 @@ import cerebro
 from cerebro.execution.profiler import Profiler
 from cerebro.plan.cost import Together
 from cerebro.training.trainer import Trainer
+from tests.faults import killing_once
 from tests.frozen_nets import build_transfer
 from tests.nets import cross_entropy, mlp
 from tests.session.test_equivalence import digests
@@ -138,22 +136,10 @@ def test_a_model_that_diverges_leaves_its_fellows_as_they_are(shards, tmp_path, 
     assert [len(models) for models in passes] == [5, *[4] * (len(passes) - 1)]
 
 
-def killing(flag, loss, module, batch):
-    """The loss, in which the worker is killed if the flag is there."""
-    if flag.exists():
-        flag.unlink()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return loss(module, batch)
-
-
 def test_a_worker_that_is_killed_in_a_pass_loses_no_unit_of_it(shards, tmp_path):
     flag = tmp_path / "kill"
 
-    def deadly(config):
-        learner = build(config)
-        return replace(learner, loss=partial(killing, flag, learner.loss))
-
-    experiment = experiment_of(shards, GRID, build=deadly)
+    experiment = experiment_of(shards, GRID, build=killing_once(build, flag))
     alone = experiment.fit(engine="inline", fuse=False, store=tmp_path / "alone", progress=False)
     experiment.explain(store=tmp_path / "fused", workers=2)  # so that the pilot survives
     flag.touch()

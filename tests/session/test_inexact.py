@@ -1,7 +1,5 @@
 """With `exact=False` models may get other bits where that pays: it is recorded, and replay does the same again."""
 
-import os
-import signal
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -15,6 +13,7 @@ from torch import nn
 import cerebro
 from cerebro.execution.profiler import Profiler
 from cerebro.training.state import read_tensors
+from tests.faults import killing_once
 from tests.nets import build_cnn
 from tests.session.test_equivalence import digests
 
@@ -99,21 +98,10 @@ def test_who_stops_or_diverges_leaves_a_pass_that_replay_can_follow(shards, tmp_
     assert result.replay("m004").identical
 
 
-def killing(flag, loss, module, batch):
-    if flag.exists():
-        flag.unlink()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return loss(module, batch)
-
-
 def test_after_a_kill_all_units_are_made_and_replay_follows(shards, tmp_path):
     flag = tmp_path / "kill"
 
-    def deadly(config):
-        learner = build_cnn(config)
-        return replace(learner, loss=partial(killing, flag, learner.loss))
-
-    experiment = stacked_of(shards, build=deadly)
+    experiment = stacked_of(shards, build=killing_once(build_cnn, flag))
     experiment.explain(store=tmp_path / "store", workers=1)  # so that the pilot survives
     flag.touch()
     result = experiment.fit(workers=1, store=tmp_path / "store", progress=False)

@@ -12,9 +12,9 @@ from cerebro.execution.profiler import Profiler
 from cerebro.plan.cost import Together
 from cerebro.session import connect
 from cerebro.training.trainer import Trainer
+from tests.faults import killing_once
 from tests.nets import cross_entropy, mlp
 from tests.session.test_equivalence import digests
-from tests.session.test_fusing import killing
 from tests.session.test_steering import outcome
 
 EPOCHS, SHARDS = 4, 5
@@ -118,11 +118,7 @@ def test_a_run_that_is_cut_off_goes_on_with_what_is_shared_and_without_it(shards
 def test_a_worker_that_is_killed_in_a_shared_visit_loses_no_unit_of_it(shards, tmp_path):
     flag = tmp_path / "kill"
 
-    def deadly(config):
-        learner = build(config)
-        return replace(learner, loss=partial(killing, flag, learner.loss))
-
-    experiment = experiment_of(shards, build=deadly)
+    experiment = experiment_of(shards, build=killing_once(build, flag))
     alone = digests(fit(experiment, tmp_path / "alone", fork=False))
     experiment.explain(store=tmp_path / "forked", workers=2)  # so that the pilot survives
     flag.touch()

@@ -119,19 +119,7 @@ def alone(trainer):
 
 
 @pytest.mark.parametrize("mode", ["share", "recompute"])
-@pytest.mark.parametrize(
-    "build",
-    [
-        build_transfer,
-        build_partly,
-        build_centred,
-        build_jittered,
-        build_augmented,
-        build_own_loss,
-        build_towers,
-        build_written,
-    ],
-)
+@pytest.mark.parametrize("build", ALIKE)
 def test_models_that_derive_alike_make_one_pass_with_the_bits_of_each_alone(shards, build, mode):
     trainer = trainer_of(build, shards, mode)
     together = run(trainer, trainer.visit_together)

@@ -30,7 +30,7 @@ from cerebro.plan.forking import Forking, epochs_text, training_name
 from cerebro.plan.fusing import Fusing
 from cerebro.plan.logical import Select
 from cerebro.plan.physical import Hop
-from cerebro.plan.workload import Pass, Passing
+from cerebro.plan.workload import Pass, PassGain
 from cerebro.quantities import count_text
 from cerebro.spec.stages import stage_starts
 
@@ -120,8 +120,8 @@ def passes_of(stems: Sequence[_Stem], fusing: Fusing, profiles: Mapping[str, Pro
             share = len(names) / len(models)
             train = valid = 1.0
             if fused is not None:  # chains are priced as in the pilot's pass, and here are so many trainings in one
-                passing = Passing(max(2, fused.together.models), fused.train_gain, fused.valid_gain, 0.0)
-                train, valid = (passing.share(kind, 1.0, len(names)) for kind in ("train", "valid"))
+                gain = PassGain(max(2, fused.together.models), fused.train_gain, fused.valid_gain, 0.0)
+                train, valid = (gain.share(kind, 1.0, len(names)) for kind in ("train", "valid"))
             shared = Pass(group, True, fused is not None, share * train, share * valid)
             found |= dict.fromkeys(names, shared)
     return found
