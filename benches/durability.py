@@ -88,7 +88,7 @@ def main() -> None:
     options = arguments(
         __doc__ or "",
         rounds=(int, 7, "rounds"),
-        epochs=(int, 4, "epochs of each model"),
+        epochs=(int, posture.experiment.epochs, "epochs of each model"),
         folder=(str, None, "where the stores are made: on a disk, not in memory"),
     )
     rounds, epochs = (2, 1) if options.quick else (options.rounds, options.epochs)

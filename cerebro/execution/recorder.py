@@ -217,7 +217,10 @@ class Recorder:
         self._submit()
         self._thread.shutdown()
         assert self._last is not None
-        self._last.result()
+        try:
+            self._last.result()
+        finally:
+            self._checkpoints.delete_spare()
 
     def _submit(self) -> None:
         self._last = self._thread.submit(self._write_after, self._last)
@@ -270,7 +273,7 @@ class Recorder:
         if orders := {entry.event.order for entry in entries if isinstance(entry.event, Ruling) and entry.event.order}:
             self._forget_orders(orders)
         for old in unneeded:
-            self._checkpoints.remove(old)
+            self._checkpoints.spare(old)
         crash_point("record-collected")
 
     def _is_fork_point(self, state: _Trained) -> bool:

@@ -51,6 +51,7 @@ def roll_back(catalog: Catalog, model: str, part: Resumption) -> None:
 
 def forget_unsound(catalog: Catalog, checkpoints: Checkpoints, models: set[str]) -> None:
     """Forget the newest checkpoints of `models` until each one's newest is sound; what is forgotten is in the log."""
+    checkpoints.give_names({row["state_digest"] for row in catalog.rows("checkpoints")})
     newest = catalog.last_checkpoints()
     while unsound := _unsound(checkpoints, {model: newest[model] for model in models & newest.keys()}):
         with catalog.transaction():

@@ -1,13 +1,17 @@
 """Checkpoints: states of models as files that are named by their content.
 
-A file is complete or absent: it is written under a temporary name in the same folder, synced, and renamed to its
-digest; then the folder is synced. What is read is hashed again, so that a damaged file is never taken for a state.
+A file is complete or absent: it is written under another name in the same folder, synced, and renamed to its digest.
+What is read is hashed again, so that a damaged file is never taken for a state.
+
+While a run goes on, the file of a state that no model needs any more is written over by the next one: the file system
+has nothing to note then, which costs a fifth of making a file and deleting one. The new name is not synced; a power cut
+may leave a state under the name of the one before. Its content tells which one it is (`give_names`).
 """
 
 import contextlib
 import errno
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from cerebro.errors import StoreError
@@ -19,6 +23,8 @@ _SUFFIX = ".state"
 _TEMPORARY = ".tmp-"
 _DAMAGE = (errno.EIO, getattr(errno, "EUCLEAN", errno.EIO), errno.EBADMSG)
 """What a disk, or the file system on it, says of a file that it has lost."""
+_SPARE_MAX = 4
+"""So many files at most wait to be written over."""
 
 
 class Checkpoints:
@@ -26,6 +32,8 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._spare: dict[Path, int] = {}
+        """Files of states that nobody needs, oldest first, and their sizes in bytes."""
 
     def path(self, state_digest: str) -> Path:
         """Where the state with this digest is, or would be."""
@@ -38,7 +46,8 @@ class Checkpoints:
     def write_all(self, states: Mapping[str, memoryview]) -> None:
         """Make states durable under their digests; returns when a power cut can no longer lose one.
 
-        A file that is there already is written again: it may be damaged, or its name not be durable.
+        A file that is there already is written again: it may be damaged, or its name not be durable. Spare files are
+        written over; where there are none, files are made, and their names are durable too.
 
         Raises:
             StoreError: the disk is full, read-only or broken; no file is there under a name that it does not deserve.
@@ -47,13 +56,17 @@ class Checkpoints:
             return
         with writing(self.folder):
             make_folder(self.folder)
+        is_new = False
         for state_digest, state in states.items():
             path = self.path(state_digest)
+            spare = self._taken_spare(path, len(state))
+            is_new |= spare is None
             with writing(path, len(state)):
-                _place(path, state)
-        with writing(self.folder):
-            sync_folder(self.folder)
-        crash_point("checkpoint-folder-synced")
+                _place(path, state, spare)
+        if is_new:
+            with writing(self.folder):
+                sync_folder(self.folder)
+        crash_point("checkpoint-ended")
 
     def read(self, state_digest: str) -> bytes:
         """The state with this digest.
@@ -74,6 +87,51 @@ class Checkpoints:
         if found != state_digest:
             raise StoreError(f"{path} is damaged: expected sha256 {state_digest}, found {found}")
         return state
+
+    def spare(self, state_digest: str) -> None:
+        """Let the file of this state, which nobody needs any more, be written over."""
+        path = self.path(state_digest)
+        with writing(path), contextlib.suppress(FileNotFoundError):
+            self._spare[path] = path.stat().st_size
+            if len(self._spare) > _SPARE_MAX:
+                self._taken_oldest().unlink()
+
+    def _taken_spare(self, path: Path, size: int) -> Path | None:
+        """A file to write over, if one may be: that of this name, or one of this size, as a file is slow to resize."""
+        fitting = [path] if path in self._spare else [each for each, its in self._spare.items() if its == size]
+        if fitting:
+            del self._spare[fitting[0]]
+            return fitting[0]
+        return self._taken_oldest() if len(self._spare) == _SPARE_MAX else None
+
+    def _taken_oldest(self) -> Path:
+        oldest = next(iter(self._spare))
+        del self._spare[oldest]
+        return oldest
+
+    def delete_spare(self) -> None:
+        """Delete the files that wait to be written over, and make the names of all others durable."""
+        if not self.folder.is_dir():
+            return
+        with writing(self.folder):
+            while self._spare:
+                self._taken_oldest().unlink(missing_ok=True)
+            sync_folder(self.folder)
+
+    def give_names(self, needed: Collection[str]) -> None:
+        """Give states that are needed their own names, where a power cut took these away.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        digests = self.digests()
+        missing = {*needed} - digests
+        for path in [self.path(other) for other in sorted(digests - {*needed})] if missing else ():
+            with writing(path), contextlib.suppress(FileNotFoundError):
+                found = digest_bytes(path.read_bytes())
+                if found in missing:
+                    path.rename(self.path(found))
+                    sync_folder(self.folder)
 
     def remove(self, state_digest: str) -> None:
         """Delete the state with this digest, if it is there."""
@@ -126,24 +184,34 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _place(path: Path, state: memoryview) -> None:
-    """Put a file in its place, whole; its name is durable when the folder is."""
-    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.stem}")
+_sync_content: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
+"""Makes the content of a file durable, and not when it was last changed."""
+
+
+def _place(path: Path, state: memoryview, spare: Path | None) -> None:
+    """Put a file in its place, whole, in that of a spare one if there is one.
+
+    The name of a new one is durable when the folder is.
+    """
+    draft = spare or path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.stem}")
     crash_point("checkpoint-begun")
     try:
-        _write_synced(temporary, state)
-        temporary.rename(path)
+        _write_synced(draft, state)
+        draft.rename(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
         raise
     crash_point("checkpoint-renamed")
 
 
 def _write_synced(path: Path, content: memoryview) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
+        written = 0
+        while written < len(content):
+            written += file.write(content[written:])
+        if os.fstat(descriptor).st_size > written:
+            file.truncate(written)
         crash_point("checkpoint-written")
-        os.fsync(file.fileno())
+        _sync_content(descriptor)
         crash_point("checkpoint-synced")

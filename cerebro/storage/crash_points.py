@@ -20,7 +20,7 @@ NAMES = (
     "checkpoint-written",
     "checkpoint-synced",
     "checkpoint-renamed",
-    "checkpoint-folder-synced",
+    "checkpoint-ended",
     "record-begun",
     "record-in-transaction",
     "record-committed",

@@ -177,6 +177,14 @@ class _CopyInTheMiddle(Silent):
             if self._seen == self._half:
                 time.sleep(0.3)  # what was handed to the recorder becomes durable
                 shutil.copytree(self._live, self._kept, ignore=_SOCKETS)
+                for path in (self._kept / "store").glob("*/catalog.sqlite"):
+                    _delete_unneeded(ExperimentFolder(path.parent))
+
+
+def _delete_unneeded(folder: ExperimentFolder) -> None:
+    """Delete files that wait to be written over: nothing in them can be damaged."""
+    with closing(folder.reader()) as reader:
+        folder.checkpoints.collect({row["state_digest"] for row in reader.rows("checkpoints")})
 
 
 def _heard(step: Callable[[list[str]], str], said: list[str]) -> str:
