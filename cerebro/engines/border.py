@@ -153,8 +153,14 @@ def _run_alike(
 
 
 def _noted(events: Sequence[UnitFinished | UnitFailed], kernel: str) -> list[UnitFinished | UnitFailed]:
-    """The events with how they were computed, all but the last saying that there are more."""
-    return [replace(e, kernel=kernel, more=e is not events[-1]) if isinstance(e, UnitFinished) else e for e in events]
+    """The events with how they were computed and what they needed, all but the last saying that there are more."""
+    peak = peak_bytes()  # half a millisecond: once for all
+    return [
+        replace(event, kernel=kernel, peak_bytes=peak, more=event is not events[-1])
+        if isinstance(event, UnitFinished)
+        else event
+        for event in events
+    ]
 
 
 def _kernel(launch: Launch, is_pass: bool) -> str:
@@ -199,7 +205,7 @@ def _run_unit(
         kept = keep(trainer, unit.model) if unit.kind == "train" else 0
         seconds = time.perf_counter() - started
         moved = kept + (0 if parent is None else len(parent))
-        return UnitFinished(unit, worker, 0.0, seconds, found.rows, found.partials, values, moved, peak_bytes())
+        return UnitFinished(unit, worker, 0.0, seconds, found.rows, found.partials, values, moved)
 
     def told(line: str, trace: str, error: BaseException) -> UnitFailed:
         return UnitFailed(unit, worker, _status(error), line, trace)

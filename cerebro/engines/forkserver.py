@@ -27,8 +27,9 @@ from types import FrameType
 from cerebro.engines.channel import Channel, ChannelClosed
 from cerebro.errors import EngineError
 
-# What workers need beyond torch itself: an optimizer's first construction imports half of torch (1.5 CPU seconds).
-_PRELOAD = ("torch", "torch._dynamo", "cloudpickle", "pyarrow", "cerebro.engines.worker")
+# What workers need beyond torch itself: an optimizer's first construction imports half of torch (1.5 CPU seconds), and
+# the file that declares an experiment, where `build` is, imports what it is declared with (0.2).
+_PRELOAD = ("torch", "torch._dynamo", "cloudpickle", "pyarrow", "cerebro.engines.worker", "cerebro.session.experiment")
 _PR_SET_PDEATHSIG = 1
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 

@@ -72,7 +72,8 @@ class Ledger:
         if unit not in running:
             there = ", ".join(map(_text, running)) or "nothing"
             raise InternalError(f"{_text(unit)} ended on worker {worker}, where {there} runs")
-        left = tuple(other for other in running if other != unit)
+        place = running.index(unit)  # the first of a pass, mostly
+        left = running[:place] + running[place + 1 :]
         if left:
             self.running[worker] = left
         else:

@@ -23,8 +23,8 @@ _SUFFIX = ".state"
 _TEMPORARY = ".tmp-"
 _DAMAGE = (errno.EIO, getattr(errno, "EUCLEAN", errno.EIO), errno.EBADMSG)
 """What a disk, or the file system on it, says of a file that it has lost."""
-_SPARE_MAX = 4
-"""So many files at most wait to be written over."""
+_SPARE_MIN = 4
+"""So many files may wait to be written over, or as many as were written at once."""
 
 
 class Checkpoints:
@@ -34,6 +34,7 @@ class Checkpoints:
         self.folder = folder
         self._spare: dict[Path, int] = {}
         """Files of states that nobody needs, oldest first, and their sizes in bytes."""
+        self._spare_max = _SPARE_MIN
 
     def path(self, state_digest: str) -> Path:
         """Where the state with this digest is, or would be."""
@@ -56,6 +57,7 @@ class Checkpoints:
             return
         with writing(self.folder):
             make_folder(self.folder)
+        self._spare_max = max(self._spare_max, len(states))
         is_new = False
         for state_digest, state in states.items():
             path = self.path(state_digest)
@@ -93,7 +95,7 @@ class Checkpoints:
         path = self.path(state_digest)
         with writing(path), contextlib.suppress(FileNotFoundError):
             self._spare[path] = path.stat().st_size
-            if len(self._spare) > _SPARE_MAX:
+            if len(self._spare) > self._spare_max:
                 self._taken_oldest().unlink()
 
     def _taken_spare(self, path: Path, size: int) -> Path | None:
@@ -102,7 +104,7 @@ class Checkpoints:
         if fitting:
             del self._spare[fitting[0]]
             return fitting[0]
-        return self._taken_oldest() if len(self._spare) == _SPARE_MAX else None
+        return self._taken_oldest() if len(self._spare) == self._spare_max else None
 
     def _taken_oldest(self) -> Path:
         oldest = next(iter(self._spare))

@@ -47,6 +47,8 @@ class Trainer:
         self._learners: OrderedDict[str, LiveLearner] = OrderedDict()
         self._sharing = dict[str, str]()
         """By model the one that has made its last visit for it."""
+        self._alike = dict[str, object]()
+        """By model a mark that those have in common of which it is known that they fit in one pass."""
         self._apart = set[tuple[str, ...]]()
         """Models that were to go together and could not."""
         self._derived = DerivedColumns(self._device, lambda: self._shards.open("train", 0).columns)
@@ -89,6 +91,7 @@ class Trainer:
             ShardError: the shard is missing or damaged.
         """
         live = self._starting(unit, parent)
+        self._alike.pop(unit.model, None)
         self._derived.find_out(live)
         if kernel == CHANNELS_LAST:
             live.state.channels_last()
@@ -125,10 +128,8 @@ class Trainer:
         lives = [self._starting(unit, parent) for unit, parent in zip(units, parents, strict=True)]
         for live in lives:
             self._derived.find_out(live)
-        why_not = why_not_together(lives)
         try:
-            if why_not is not None:
-                raise NotFusedError(why_not)
+            self._check_alike(models, lives)
             visits = self._visit_fused(lives, units[0], exact=kernel != STACKED)
         except NotFusedError:  # they are built and loaded anew, each by itself
             self._apart.add(models)
@@ -136,6 +137,20 @@ class Trainer:
         self._learners.update(zip(models, lives, strict=True))
         self._forget_old_learners(keep=len(lives))
         return visits
+
+    def _check_alike(self, models: Sequence[str], lives: Sequence[LiveLearner]) -> None:
+        """Check that learners fit in one pass; what was found of them holds while none is trained alone or built anew.
+
+        Raises:
+            NotFusedError: they do not fit.
+        """
+        found = {self._alike.get(model) for model in models}
+        if len(found) == 1 and None not in found:
+            return
+        why_not = why_not_together(lives)
+        if why_not is not None:
+            raise NotFusedError(why_not)
+        self._alike.update(dict.fromkeys(models, object()))
 
     def _see_the_same(self, units: Sequence[Unit]) -> bool:
         """Whether these models draw the same batches and the same noise."""
@@ -284,6 +299,7 @@ class Trainer:
     def _built(self, model: str, config: Mapping[str, Any]) -> LiveLearner:
         """A learner as `build` gives it."""
         self._modes.restore()
+        self._alike.pop(model, None)
         label = self._shards.dataset.label
         live = build_learner(
             self._program.build, config, self._key(model, "init"), label, self._device, self._program.precision
