@@ -4,6 +4,7 @@ Each member keeps its own optimizer, whose state is at every moment what its own
 this module does not know, or that makes its state in this step, steps by itself.
 """
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,9 @@ class Steps:
         self._clips = [_clipped(live) for live in lives]
         self._schedules = [live.state.schedule for live in lives if live.state.schedule is not None]
         self._places = {id(own): place for place, value in enumerate(parameters) for own in value.own}
+        self._gradients: Gradients = []
+        """Those of the last step, and in the lists that the calls take."""
+        self._taken: list[list[Any]] = []
         self._present: list[tuple[bool, ...]] | None = None
         self._alone: list[int] = []
         self._parts: list[_Part] = []
@@ -64,20 +68,22 @@ class Steps:
     def step(self) -> bool:
         """One step of every member; gives whether optimizers made tensors, so that states lie elsewhere now."""
         gradients = [parameter.gradients(self._are_aligned) for parameter in self._parameters]
-        self._sort(gradients)
+        if self._schedules or not _are_the_same(gradients, self._gradients):
+            self._sort(gradients)
+            self._take(gradients)
         self._clip(gradients)
         for member in self._alone:
             self._give(member, gradients)
             self._optimizers[member].step()
         with torch.no_grad():
             self._counters.count()
-            for part, lists in self._calls:
-                part.kernel.run(part, lists, [gradients[place][member] for place, member in lists.places])
+            for (part, lists), taken in zip(self._calls, self._taken, strict=True):
+                part.kernel.run(part, lists, taken)
         for schedule in self._schedules:
             schedule.step()
         made = any(self._kernels[member] is not None for member in self._alone)
         if made:
-            self._present = None
+            self._present, self._gradients = None, []
         return made
 
     def _sort(self, gradients: Gradients) -> None:
@@ -96,6 +102,10 @@ class Steps:
         equal = tuple([settings.setdefault(key, number) for number, key in enumerate(keys)])
         if equal != self._equal:
             self._equal, self._calls = equal, list(_joined(self._parts, equal))
+
+    def _take(self, gradients: Gradients) -> None:
+        self._gradients = gradients
+        self._taken = [[gradients[place][member] for place, member in lists.places] for _, lists in self._calls]
 
     def _parts_of(self, member: int, present: Sequence[Sequence[bool]]) -> list[_Part] | None:
         """The lists of one member; None where its optimizer must step by itself."""
@@ -123,6 +133,11 @@ class Steps:
     def _give(self, member: int, gradients: Gradients) -> None:
         for value, column in zip(self._parameters, gradients, strict=True):
             value.own[member].grad = column[member]
+
+
+def _are_the_same(one: Gradients, other: Gradients) -> bool:
+    """Whether they are the very same tensors."""
+    return len(one) == len(other) and all(map(operator.is_, one, other))
 
 
 class _Adam:

@@ -31,13 +31,17 @@ def joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor | None:
     return first.detach().as_strided((len(tensors), *first.shape), strides)
 
 
+_FEW = 2048
+"""Numbers: gradients of so few of each member are copied to where they were parted before sooner than parted anew."""
+
+
 class ManyParameter(Many):
     """A parameter of each member: as one leaf of the graph that all share, or as the members' own leaves.
 
     Which of the two is decided by what uses it first, so that all its gradients arrive in one place.
     """
 
-    __slots__ = ("_as_one", "_leaf", "own")
+    __slots__ = ("_as_one", "_home", "_leaf", "own")
 
     _is_param = True  # for the user's `isinstance(value, torch.nn.Parameter)`
 
@@ -46,6 +50,8 @@ class ManyParameter(Many):
         self.own = tuple(own)
         self._as_one: bool | None = None
         self._leaf: torch.Tensor | None = None
+        self._home: tuple[torch.Tensor, tuple[torch.Tensor, ...]] | None = None
+        """Where gradients are copied to, as one and member by member."""
         self.rebind()
 
     def rebind(self) -> None:
@@ -97,7 +103,17 @@ class ManyParameter(Many):
         if gradient is None:
             return (None,) * self.group.size
         assert gradient.is_contiguous(), "fused optimizers do not look at strides"
+        if not aligned and gradient.stride(0) <= _FEW:
+            return self._copied(gradient)
         return part(gradient) if aligned else gradient.unbind(0)
+
+    def _copied(self, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The same numbers, in the same tensors each time."""
+        if self._home is None:
+            home = torch.empty_like(gradient)
+            self._home = home, home.unbind(0)
+        self._home[0].copy_(gradient)
+        return self._home[1]
 
     def forget_gradients(self) -> None:
         """Begin anew."""
