@@ -25,6 +25,8 @@ _DAMAGE = (errno.EIO, getattr(errno, "EUCLEAN", errno.EIO), errno.EBADMSG)
 """What a disk, or the file system on it, says of a file that it has lost."""
 _SPARE_MIN = 4
 """So many files may wait to be written over, or as many as were written at once."""
+_SPARE_BYTES = 16 << 20
+"""Larger ones are deleted: the disk may be wanted for something else, and what a new file costs does not grow."""
 
 
 class Checkpoints:
@@ -94,7 +96,11 @@ class Checkpoints:
         """Let the file of this state, which nobody needs any more, be written over."""
         path = self.path(state_digest)
         with writing(path), contextlib.suppress(FileNotFoundError):
-            self._spare[path] = path.stat().st_size
+            size = path.stat().st_size
+            if size > _SPARE_BYTES:
+                path.unlink()
+                return
+            self._spare[path] = size
             if len(self._spare) > self._spare_max:
                 self._taken_oldest().unlink()
 

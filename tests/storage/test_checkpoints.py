@@ -58,6 +58,14 @@ def test_a_spare_state_that_is_written_again_is_spare_no_more(checkpoints):
     assert checkpoints.read(again) == b"again"
 
 
+def test_a_large_file_is_deleted_rather_than_kept(checkpoints, monkeypatch):
+    monkeypatch.setattr("cerebro.storage.checkpoints._SPARE_BYTES", 7)
+    small, large = write(checkpoints, b"7 bytes"), write(checkpoints, b"8 bytes!")
+    checkpoints.spare(small)
+    checkpoints.spare(large)
+    assert checkpoints.digests() == {small}
+
+
 def test_spare_files_are_gone_at_the_end(checkpoints):
     digests = [write(checkpoints, b"state %d" % number) for number in range(9)]
     for state_digest in digests[1:]:
