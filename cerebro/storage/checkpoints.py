@@ -135,9 +135,12 @@ class Checkpoints:
         digests = self.digests()
         missing = {*needed} - digests
         for path in [self.path(other) for other in sorted(digests - {*needed})] if missing else ():
-            with writing(path), contextlib.suppress(FileNotFoundError):
+            try:
                 found = digest_bytes(path.read_bytes())
-                if found in missing:
+            except OSError:  # gone, or damaged: nothing can be had from it
+                continue
+            if found in missing:
+                with writing(path):
                     path.rename(self.path(found))
                     sync_folder(self.folder)
 
@@ -158,11 +161,13 @@ class Checkpoints:
     def collect(self, needed: Collection[str]) -> None:
         """Delete every state but those with these digests, and temporary files; only for who holds the experiment.
 
-        What a driver that died had written and not yet recorded, or recorded as unneeded and not yet deleted, goes.
+        What a driver that died had written and not yet recorded, or recorded as unneeded and not yet deleted, goes. A
+        state that is needed and lies under another's name gets its own first.
 
         Raises:
             StoreError: the folder cannot be written.
         """
+        self.give_names(needed)
         for path in [*self.folder.glob(f"{_TEMPORARY}*"), *self.folder.glob(f"*{_SUFFIX}")]:
             if path.name.startswith(_TEMPORARY) or path.name.removesuffix(_SUFFIX) not in needed:
                 with writing(path):

@@ -82,6 +82,23 @@ def test_a_state_whose_new_name_a_power_cut_took_away_is_known_by_its_content(ch
     assert checkpoints.read(new) == b"new"
 
 
+def test_collecting_keeps_a_needed_state_that_lies_under_another_name(checkpoints):
+    new = write(checkpoints, b"new")
+    write(checkpoints, b"of nobody")
+    checkpoints.path(new).rename(checkpoints.path(digest_bytes(b"old")))
+    checkpoints.collect({new})
+    assert checkpoints.digests() == {new}
+    assert checkpoints.read(new) == b"new"
+
+
+def test_an_unneeded_file_that_cannot_be_read_does_not_keep_others_from_their_names(checkpoints):
+    new = write(checkpoints, b"new")
+    checkpoints.path(new).rename(checkpoints.path("f" * 64))
+    checkpoints.path("0" * 64).mkdir()
+    checkpoints.give_names({new})
+    assert checkpoints.read(new) == b"new"
+
+
 def test_what_was_being_written_over_when_the_power_went_is_taken_for_nothing(checkpoints):
     lost, torn = digest_bytes(b"lost"), digest_bytes(b"torn")
     write(checkpoints, b"a state")
