@@ -24,6 +24,10 @@ Fuse = Annotated[
 Fork = Annotated[
     bool, typer.Option("--fork/--no-fork", help="Train models once for as many epochs as their stages are the same.")
 ]
+Tapes = Annotated[
+    bool,
+    typer.Option("--tapes/--no-tapes", help="Note the kernels of a batch, to play them for the next ones."),
+]
 ShardMemory = Annotated[
     str | None,
     typer.Option(

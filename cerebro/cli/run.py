@@ -21,6 +21,7 @@ from cerebro.cli.options import (
     Policy,
     ShardMemory,
     Store,
+    Tapes,
     Workers,
 )
 
@@ -46,6 +47,7 @@ class RunOptions:
     features: Features = "auto"
     fuse: Fuse = True
     fork: Fork = True
+    tapes: Tapes = True
     shard_memory: ShardMemory = None
     budget: BudgetText = None
     models: Models = None

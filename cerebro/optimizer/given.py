@@ -24,6 +24,8 @@ class Means:
     """Whether models may be trained in one pass."""
     fork: bool = True
     """Whether models that begin alike may be trained once there."""
+    tapes: bool = True
+    """Whether batches may be played."""
     shard_bytes: int | None = None
     """How much of the shards memory may hold, over all workers; None: all."""
 

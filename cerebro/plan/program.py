@@ -104,11 +104,13 @@ class Program:
     """Whether how steps are computed must not change a bit."""
     precision: str = "float32"
     """`float32`, or `bf16` for autocast."""
+    tapes: bool = True
+    """Whether batches may be played (`cerebro.training.player`)."""
     data_digest: str | None = None
     """Of the dataset as it was, where it may have grown since."""
 
     @property
     def settings(self) -> dict[str, Any]:
         """What is neither code, nor models, nor where the data are."""
-        names = ("seed", "independent", "device", "exact", "precision", "data_digest")
+        names = ("seed", "independent", "device", "exact", "precision", "tapes", "data_digest")
         return {name: getattr(self, name) for name in names}

@@ -52,8 +52,8 @@ class Declaration:
         """The name under which the procedure's decisions are logged."""
         return self.identity["search"]["procedure"]
 
-    def program(self, members: Mapping[str, Member]) -> Program:
-        """What workers must know to train `members`."""
+    def program(self, members: Mapping[str, Member], tapes: bool = True) -> Program:
+        """What workers must know to train `members`; with `tapes` they may play batches."""
         spec = self.spec
         return Program(
             build=spec.build,
@@ -65,6 +65,7 @@ class Declaration:
             device=self.identity["device"],
             exact=spec.exact,
             precision=spec.precision,
+            tapes=tapes,
         )
 
     def steering(self, models_max: int | None = None) -> Steering:

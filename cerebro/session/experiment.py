@@ -49,10 +49,11 @@ class Experiment(ExperimentSpec):
     so is `features`: whether what frozen sub-modules and views give is written to the store (`materialize`), kept in
     memory (`share`), computed on every visit (`recompute`), or what costs least (`auto`); and `fuse`: whether models of
     one architecture may be trained in one pass where a pilot finds that it pays; and `fork`: whether models that have
-    the same `stages` in their first epochs may be trained once there; and `shard_memory`: how much of the shards may be
-    held in memory over all workers (`"2GB"`, or bytes; half of what is free by default): where they do not all fit,
-    models meet at the shards that are held, so that each is read for all of them. `workers` defaults to the cores of
-    this machine (or its GPUs); `store` to the environment's CEREBRO_STORE, else `./cerebro.d`.
+    the same `stages` in their first epochs may be trained once there; and `tapes`: whether the kernels of a batch may
+    be noted, and played for the next ones without the Python between them; and `shard_memory`: how much of the shards
+    may be held in memory over all workers (`"2GB"`, or bytes; half of what is free by default): where they do not all
+    fit, models meet at the shards that are held, so that each is read for all of them. `workers` defaults to the cores
+    of this machine (or its GPUs); `store` to the environment's CEREBRO_STORE, else `./cerebro.d`.
     """
 
     def fit(
@@ -65,6 +66,7 @@ class Experiment(ExperimentSpec):
         features: Features | str = "auto",
         fuse: bool = True,
         fork: bool = True,
+        tapes: bool = True,
         shard_memory: int | str | None = None,
         models: Models | None = None,
         store: StorePath = None,
@@ -92,7 +94,7 @@ class Experiment(ExperimentSpec):
         spend = as_budget(budget) or self.budget
         continued = continues(folder, self.name, open_dataset(self.data), where, models)
         declaration, means, chosen = now._prepare(workers, engine, device, policy, shard_memory, continued)
-        means = replace(means, features=as_features(features, where.features), fuse=fuse, fork=fork)
+        means = replace(means, features=as_features(features, where.features), fuse=fuse, fork=fork, tapes=tapes)
         run = Run(declaration, where, folder, means, chosen, lambda: make_engine(engine), make_display(progress), spend)
         ending = run.execute()
         if ending == INTERRUPTED:
@@ -135,6 +137,7 @@ class Experiment(ExperimentSpec):
         features: Features | str = "auto",
         fuse: bool = True,
         fork: bool = True,
+        tapes: bool = True,
         shard_memory: int | str | None = None,
         models: Models | None = None,
         store: StorePath = None,
@@ -157,7 +160,7 @@ class Experiment(ExperimentSpec):
         folder = where.experiment(now.name)
         continued = continues(folder, self.name, open_dataset(self.data), where, models)
         declaration, means, chosen = now._prepare(workers, engine, device, policy, shard_memory, continued)
-        means = replace(means, features=as_features(features, where.features), fuse=fuse, fork=fork)
+        means = replace(means, features=as_features(features, where.features), fuse=fuse, fork=fork, tapes=tapes)
         if stage == "logical":
             return tree(declaration.select)
         profiles = now._profiles(declaration, means, chosen, where)

@@ -65,7 +65,7 @@ def replay(
     check_same(declaration.identity, said, folder.path)
     if not rows:
         raise StoreError(f"model {model!r} of {spec.name!r} has no recorded unit to replay")
-    program = declaration.program(members)
+    program = declaration.program(members, tapes=False)  # by the code itself, whatever was played
     wanted = {member.ancestor.state_digest for member in members.values() if member.ancestor is not None}
     starts = dict[str, bytes]()
 

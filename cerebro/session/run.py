@@ -246,7 +246,7 @@ class Run:
         return number
 
     def program(self) -> Program:
-        return self.declaration.program(self._members())
+        return self.declaration.program(self._members(), tapes=self.means.tapes)
 
     def _members(self) -> Mapping[str, Member]:
         if not self.folder.exists:

@@ -11,6 +11,7 @@ import torch
 
 from cerebro.streams import Key
 from cerebro.training.learners import LiveLearner
+from cerebro.training.player import Tapes
 from cerebro.training.randomness import set_generators
 from cerebro.training.state import read_tensors
 from cerebro.training.train import Columns, DivergedError, train_visit, valid_visit
@@ -30,7 +31,7 @@ class Sample:
     """The rows of a validation visit."""
 
 
-def probe(live: LiveLearner, sample: Sample, key: Key, batches: int) -> dict[str, Any]:
+def probe(live: LiveLearner, sample: Sample, key: Key, batches: int, has_tapes: bool) -> dict[str, Any]:
     """Times visits, and runs a few batches twice from the same state to see whether the bits agree."""
     start = memoryview(live.state.to_bytes())
     states, seconds = list[bytes](), list[float]()
@@ -42,15 +43,15 @@ def probe(live: LiveLearner, sample: Sample, key: Key, batches: int) -> dict[str
         states.append(live.state.to_bytes())
     once = seconds[1] / _steps(few, live.learner.batch_size)
     return {
-        "train_batch_seconds": _train_seconds(live, sample, start, once),
-        "valid_batch_seconds": _valid_seconds(live, sample),
+        "train_batch_seconds": _train_seconds(live, sample, start, once, trial_tapes(has_tapes)),
+        "valid_batch_seconds": _valid_seconds(live, sample, trial_tapes(has_tapes)),
         "first_seconds": max(0.0, seconds[0] - seconds[1]),
         "state_bytes": len(states[1]),
         "impure_tensor": first_difference(*states),
     }
 
 
-def _train_seconds(live: LiveLearner, sample: Sample, start: memoryview, once: float) -> float:
+def _train_seconds(live: LiveLearner, sample: Sample, start: memoryview, once: float, tapes: Tapes | None) -> float:
     """Seconds of a batch in a visit of the first shard, or of as much of it as takes a while; `once` it took so long.
 
     The sample is visited more often than an epoch does, so that a model may diverge that does not on all the data.
@@ -62,7 +63,7 @@ def _train_seconds(live: LiveLearner, sample: Sample, start: memoryview, once: f
 
     def visit() -> None:
         live.state.load(start)
-        train_visit(live, columns, order)
+        train_visit(live, columns, order, tapes)
 
     try:
         return _typical(visit) / _steps(columns, size)
@@ -70,14 +71,19 @@ def _train_seconds(live: LiveLearner, sample: Sample, start: memoryview, once: f
         return once
 
 
-def _valid_seconds(live: LiveLearner, sample: Sample) -> float:
+def _valid_seconds(live: LiveLearner, sample: Sample, tapes: Tapes | None) -> float:
     size = live.learner.eval_batch_size or live.learner.batch_size
     batch = head(sample.columns, size)
     valid_visit(live, batch)
     once = timed(lambda: valid_visit(live, batch))
     rows = min(sample.valid_rows, size * max(1, round(TIMED_SECONDS / max(1e-6, once))))
     columns = head(sample.columns, rows)
-    return _typical(lambda: valid_visit(live, columns)) / _steps(columns, size)
+    return _typical(lambda: valid_visit(live, columns, tapes)) / _steps(columns, size)
+
+
+def trial_tapes(has_tapes: bool) -> Tapes | None:
+    """Tapes for what is timed, where there are to be any."""
+    return Tapes(is_trial=True) if has_tapes else None
 
 
 def timed(work: Callable[[], object]) -> float:

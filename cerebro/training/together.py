@@ -2,15 +2,17 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cerebro.streams import Key
 from cerebro.training.features import part_reason
 from cerebro.training.fused import NotFusedError, fused_train_visit, fused_valid_visit, why_not_fused
 from cerebro.training.learners import LiveLearner
+from cerebro.training.piloting import trial_tapes
+from cerebro.training.player import Tapes
 from cerebro.training.randomness import set_generators
-from cerebro.training.rewrites import ROUNDS, deviation, parameters
+from cerebro.training.rewrites import ROUNDS, ROUNDS_AGAIN, deviation, parameters
 from cerebro.training.train import Columns, DivergedError, Visit, train_visit, valid_visit
 
 Visits = Sequence[Visit | DivergedError]
@@ -26,23 +28,32 @@ def why_not_together(lives: Sequence[LiveLearner]) -> str | None:
     return why_not_fused(lives)
 
 
-def compared(lives: Sequence[LiveLearner], columns: Columns, key: Key, exact: bool = True) -> dict[str, Any]:
+def compared(
+    lives: Sequence[LiveLearner], columns: Columns, key: Key, exact: bool = True, has_tapes: bool = False
+) -> dict[str, Any]:
     """The fields of `cerebro.plan.cost.Together` but for the number of models; the learners are used up.
 
-    Unless `exact`, a pass whose kernels take all models at once is tried, too.
+    Unless `exact`, a pass whose kernels take all models at once is tried, too. With `has_tapes` batches are played,
+    alone and together. Where so little is gained or lost that noise may decide, all is measured again.
     """
     starts = [memoryview(live.state.to_bytes()) for live in lives]
+    alone_way, pass_way = _Alone(lives, columns, key, has_tapes), _Pass(lives, columns, key, has_tapes, True)
 
     def begin() -> None:
         for live, start in zip(lives, starts, strict=True):
             live.state.load(start)
 
     try:
-        alone, states, reference = _alone(lives, columns, key), _states(lives), [parameters(live) for live in lives]
+        alone, states, reference = alone_way.timed(), _states(lives), [parameters(live) for live in lives]
         begin()
-        together = _together(lives, columns, key, exact=True)
+        together = pass_way.timed()
         same = together.given == alone.given and states == _states(lives)
-        found = {
+        if same and _NEAR[0] < alone.train / together.train < _NEAR[1]:
+            begin()
+            alone = alone.quicker(alone_way.timed(ROUNDS_AGAIN))
+            begin()
+            together = together.quicker(pass_way.timed(ROUNDS_AGAIN))
+        found: dict[str, Any] = {
             "train_gain": alone.train / together.train,
             "valid_gain": alone.valid / together.valid,
             "first_seconds": together.first,
@@ -52,7 +63,7 @@ def compared(lives: Sequence[LiveLearner], columns: Columns, key: Key, exact: bo
         if exact:
             return found
         begin()
-        stacked = _together(lives, columns, key, exact=False)
+        stacked = _Pass(lives, columns, key, has_tapes, False).timed()
     except NotFusedError as error:
         return {"why_not": str(error)}
     except DivergedError as error:
@@ -67,6 +78,10 @@ def compared(lives: Sequence[LiveLearner], columns: Columns, key: Key, exact: bo
     }
 
 
+_NEAR = (0.95, 1.4)
+"""Gains between these are measured again: the noise of a few rounds is a fifth, and 1.1 decides."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Timed:
     """What visits of all gave, and the seconds of the quickest round."""
@@ -77,21 +92,56 @@ class _Timed:
     first: float = 0.0
     """By how much the first rounds were slower."""
 
-
-def _alone(lives: Sequence[LiveLearner], columns: Columns, key: Key) -> _Timed:
-    trained, train, _ = _timed(lambda: [_trained(live, columns, key) for live in lives])
-    measured, valid, _ = _timed(lambda: [valid_visit(live, columns) for live in lives])
-    return _Timed((trained, measured), train, valid)
+    def quicker(self, again: "_Timed") -> "_Timed":
+        """The same with the quickest rounds of both."""
+        return replace(self, train=min(self.train, again.train), valid=min(self.valid, again.valid))
 
 
-def _together(lives: Sequence[LiveLearner], columns: Columns, key: Key, exact: bool) -> _Timed:
-    def train() -> Visits:
-        set_generators(key)
-        return fused_train_visit(lives, columns, None, exact)
+@dataclass(frozen=True)
+class _Alone:
+    """Visits of one model after another."""
 
-    trained, train_seconds, first = _timed(train)
-    measured, valid_seconds, first_valid = _timed(lambda: fused_valid_visit(lives, columns, exact))
-    return _Timed((trained, measured), train_seconds, valid_seconds, first + first_valid)
+    lives: Sequence[LiveLearner]
+    columns: Columns
+    key: Key
+    has_tapes: bool
+
+    def timed(self, rounds: int = ROUNDS) -> _Timed:
+        """Some rounds of visits."""
+        tapes = [(live, trial_tapes(self.has_tapes), trial_tapes(self.has_tapes)) for live in self.lives]
+
+        def train() -> Visits:
+            return [self._trained(live, taped) for live, taped, _ in tapes]
+
+        trained, seconds, _ = _timed(train, rounds)
+        measured, valid, _ = _timed(lambda: [valid_visit(live, self.columns, t) for live, _, t in tapes], rounds)
+        return _Timed((trained, measured), seconds, valid)
+
+    def _trained(self, live: LiveLearner, tapes: Tapes | None) -> Visit:
+        set_generators(self.key)
+        return train_visit(live, self.columns, None, tapes)
+
+
+@dataclass(frozen=True)
+class _Pass(_Alone):
+    """Visits of all models at once."""
+
+    exact: bool
+
+    def timed(self, rounds: int = ROUNDS) -> _Timed:
+        """Some rounds of visits."""
+        tapes, valid_tapes = trial_tapes(self.has_tapes), trial_tapes(self.has_tapes)
+
+        def train() -> Visits:
+            set_generators(self.key)
+            return fused_train_visit(self.lives, self.columns, None, self.exact, tapes)
+
+        def measure() -> Visits:
+            return fused_valid_visit(self.lives, self.columns, self.exact, valid_tapes)
+
+        trained, seconds, first = _timed(train, rounds)
+        measured, valid, first_valid = _timed(measure, rounds)
+        return _Timed((trained, measured), seconds, valid, first + first_valid)
 
 
 def _states(lives: Sequence[LiveLearner]) -> list[bytes]:
@@ -103,15 +153,10 @@ def _derivations(live: LiveLearner) -> list[tuple[str, str]]:
     return [(part.identity, part_reason(part)) for part in (live.view, live.frozen) if part is not None]
 
 
-def _trained(live: LiveLearner, columns: Columns, key: Key) -> Visit:
-    set_generators(key)
-    return train_visit(live, columns, None)
-
-
-def _timed(visits: Callable[[], Visits]) -> tuple[list[Visits], float, float]:
+def _timed(visits: Callable[[], Visits], rounds: int) -> tuple[list[Visits], float, float]:
     """What some rounds of visits gave, the seconds of the quickest of them, and by how much the first was slower."""
     given, seconds = list[Visits](), list[float]()
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         begun = time.perf_counter()
         given.append(list(visits()))
         seconds.append(time.perf_counter() - begun)

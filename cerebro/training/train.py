@@ -1,7 +1,7 @@
 """The reference kernels: one model visits one shard, to train on it or to be measured on it."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ import torch
 from cerebro.errors import ModelError
 from cerebro.training.learners import Batch, LiveLearner
 from cerebro.training.metrics import Meter, Metric
+from cerebro.training.player import Given, Player, Tapes
+from cerebro.training.tape import Tensors
 
 Columns = Mapping[str, "np.ndarray | torch.Tensor"]
 """Columns of a shard: arrays of the dataset, and tensors that were derived of them."""
@@ -43,8 +45,12 @@ class Loss(Metric):
 LOSS = Loss()
 
 
-def train_visit(live: LiveLearner, columns: Columns, row_order: "np.ndarray | None") -> Visit:
+def train_visit(
+    live: LiveLearner, columns: Columns, row_order: "np.ndarray | None", tapes: Tapes | None = None
+) -> Visit:
     """Train on every row of a shard once, batch after batch in `row_order` (None: as they lie).
+
+    With `tapes`, which are of this learner's train visits, batches are played where they can be.
 
     Raises:
         DivergedError: the loss became NaN or infinite.
@@ -52,20 +58,30 @@ def train_visit(live: LiveLearner, columns: Columns, row_order: "np.ndarray | No
     """
     live.training_mode()
     learner, optimizer, schedule = live.learner, live.state.optimizer, live.state.schedule
+    trained = [parameter for parameter in live.module.parameters() if parameter.requires_grad]
     clipped = [p for group in optimizer.param_groups for p in group["params"]] if learner.clip_norm else []
-    meters = _meters(live)
-    rows = 0
-    for rows_taken in batches(columns, learner.batch_size, row_order, live.device, learner.drop_last):
-        batch = live.viewed(rows_taken)
-        optimizer.zero_grad(set_to_none=True)
+
+    def compute(batch: Batch) -> Given:
         loss, output = live.loss_and_output(batch)
         loss.backward()
+        tensors, rest = _measured(live, batch, loss.detach(), output)
+        return [*(parameter.grad for parameter in trained), *tensors], rest
+
+    meters, rows, player = _meters(live), 0, _player(live, compute, tapes)
+    for rows_taken in batches(columns, learner.batch_size, row_order, live.device, learner.drop_last):
+        batch = live.viewed(rows_taken)
+        rows += _rows(batch)
+        optimizer.zero_grad(set_to_none=True)
+        tensors, rest = player(batch)
+        for parameter, gradient in zip(trained, tensors, strict=False):
+            parameter.grad = gradient
         if learner.clip_norm:
             torch.nn.utils.clip_grad_norm_(clipped, learner.clip_norm)
         optimizer.step()
         if schedule is not None:
             schedule.step()
-        rows += _measure(live, meters, batch, loss.detach(), output)
+        _keep(meters, tensors[len(trained) :], rest)
+        del tensors  # or the gradients would lie elsewhere in every other batch
     visit = _visit(meters, rows)
     diverged = divergence(visit)
     if diverged is not None:
@@ -73,21 +89,24 @@ def train_visit(live: LiveLearner, columns: Columns, row_order: "np.ndarray | No
     return visit
 
 
-def valid_visit(live: LiveLearner, columns: Columns) -> Visit:
+def valid_visit(live: LiveLearner, columns: Columns, tapes: Tapes | None = None) -> Visit:
     """Measure the model on every row of a shard, in evaluation mode and in the order in which the rows lie.
 
     Raises:
         ModelError: the user's loss gave no scalar.
     """
     live.module.eval()
-    meters = _meters(live)
-    rows = 0
+
+    def compute(batch: Batch) -> Given:
+        return _measured(live, batch, *live.loss_and_output(batch))
+
+    meters, rows, player = _meters(live), 0, _player(live, compute, tapes)
     batch_size = live.learner.eval_batch_size or live.learner.batch_size
     with torch.no_grad():
         for rows_taken in batches(columns, batch_size, None, live.device, drop_last=False):
             batch = live.viewed(rows_taken)
-            loss, output = live.loss_and_output(batch)
-            rows += _measure(live, meters, batch, loss, output)
+            rows += _rows(batch)
+            _keep(meters, *player(batch))
     return _visit(meters, rows)
 
 
@@ -138,18 +157,40 @@ def _meters(live: LiveLearner) -> dict[str, Meter]:
     return {"loss": Meter(LOSS), **{name: Meter(metric) for name, metric in live.metrics.items()}}
 
 
-def _measure(live: LiveLearner, meters: Mapping[str, Meter], batch: Batch, loss: torch.Tensor, output: Any) -> int:
-    statistics = LOSS.measure(loss, batch)
-    meters["loss"].add(statistics)
-    if live.metrics:
-        if output is None:
-            raise ModelError(
-                "Learner.loss: never called the module, so the metrics have no output: return (loss, output)"
-            )
-        with torch.no_grad():
-            for name, metric in live.metrics.items():
-                meters[name].add(metric.measure(output, batch))
-    return statistics["rows"]
+def _player(live: LiveLearner, compute: Callable[[Batch], Given], tapes: Tapes | None) -> Callable[[Batch], Given]:
+    """How each batch is computed, while the tensors of the module stay where they are."""
+    if tapes is None:
+        return compute
+    tapes.hold_at([tensor.data_ptr() for tensor in (*live.module.parameters(), *live.module.buffers())])
+    return Player(compute, tapes)
+
+
+def _rows(batch: Batch) -> int:
+    return len(next(iter(batch.values())))
+
+
+def _measured(live: LiveLearner, batch: Batch, loss: torch.Tensor, output: Any) -> Given:
+    """The tensors that the metrics measure, and all else: for each metric its parts, with None for a tensor."""
+    if live.metrics and output is None:
+        raise ModelError("Learner.loss: never called the module, so the metrics have no output: return (loss, output)")
+    tensors, rest = list[torch.Tensor](), list[tuple[str, Any]]()
+    with torch.no_grad():
+        for name, metric in {"loss": LOSS, **live.metrics}.items():
+            statistics = metric.measure(loss if metric is LOSS else output, batch)
+            if isinstance(statistics, Mapping):
+                tensors += (value for value in statistics.values() if isinstance(value, torch.Tensor))
+                statistics = {k: None if isinstance(v, torch.Tensor) else v for k, v in statistics.items()}
+            rest.append((name, statistics))
+    return tensors, rest
+
+
+def _keep(meters: Mapping[str, Meter], tensors: Tensors, rest: Sequence[tuple[str, Any]]) -> None:
+    """Let the meters have what `_measured` gave."""
+    numbers = iter(tensors)
+    for name, statistics in rest:
+        if isinstance(statistics, Mapping):
+            statistics = {part: next(numbers) if value is None else value for part, value in statistics.items()}
+        meters[name].add(statistics)
 
 
 def _visit(meters: Mapping[str, Meter], rows: int) -> Visit:

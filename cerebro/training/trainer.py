@@ -22,6 +22,7 @@ from cerebro.training.metrics import merged_value
 from cerebro.training.modes import Modes
 from cerebro.training.open_shards import OpenShards, ShardError
 from cerebro.training.piloting import Sample, first_difference, head, probe, repeated, timed
+from cerebro.training.player import Shelf, Tapes
 from cerebro.training.randomness import set_generators
 from cerebro.training.rewrites import compared_alone, may_be_channels_last
 from cerebro.training.shapes import check_stages
@@ -51,6 +52,7 @@ class Trainer:
         """By model a mark that those have in common of which it is known that they fit in one pass."""
         self._apart = set[tuple[str, ...]]()
         """Models that were to go together and could not."""
+        self._shelf = Shelf() if program.tapes and self._device.type == "cpu" else None
         self._derived = DerivedColumns(self._device, lambda: self._shards.open("train", 0).columns)
 
     def prefer(self, features: Features) -> None:
@@ -68,6 +70,7 @@ class Trainer:
     def forget(self, model: str) -> None:
         """Give back the memory of a model that is not trained for now."""
         self._learners.pop(model, None)
+        self._drop_tapes(model)
 
     def take_up(self, launch: Launch) -> int:
         """Bring the shard of a launch into memory, as it says; gives the bytes that were read.
@@ -96,20 +99,20 @@ class Trainer:
         if kernel == CHANNELS_LAST:
             live.state.channels_last()
         shard = self._shards.open(unit.kind, unit.shard)
-        visit = self._visit(live, unit, shard)
+        visit = self._visit(live, unit, shard, self._tapes([unit], kernel))
         self._learners[unit.model] = live  # not where the visit failed: such a learner only costs memory
         self._forget_old_learners()
         return visit
 
-    def _visit(self, live: LiveLearner, unit: Unit, shard: OpenShard) -> Visit:
+    def _visit(self, live: LiveLearner, unit: Unit, shard: OpenShard, tapes: Tapes | None) -> Visit:
         columns = self._derived.of_shard(live, unit.kind, unit.shard, shard, self._content(unit))
         self._modes.restore()  # once more: a learner that was built before does not set its modes again
         set_generators(self._key(unit.model, "noise", unit.kind, unit.epoch, unit.shard))
         if unit.kind != "train":
-            return valid_visit(live, columns)
+            return valid_visit(live, columns, tapes)
         rows_key = self._key(unit.model, "rows", unit.epoch, unit.shard)
         order = permutation(shard.rows, rows_key) if live.learner.shuffle else None
-        return train_visit(live, columns, order)
+        return train_visit(live, columns, order, tapes)
 
     def visit_together(
         self, units: Sequence[Unit], parents: Sequence[memoryview | None], kernel: str = ""
@@ -130,7 +133,7 @@ class Trainer:
             self._derived.find_out(live)
         try:
             self._check_alike(models, lives)
-            visits = self._visit_fused(lives, units[0], exact=kernel != STACKED)
+            visits = self._visit_fused(lives, units[0], kernel != STACKED, self._tapes(units, kernel))
         except NotFusedError:  # they are built and loaded anew, each by itself
             self._apart.add(models)
             return None
@@ -156,16 +159,28 @@ class Trainer:
         """Whether these models draw the same batches and the same noise."""
         return len({self._key(unit.model, "rows", unit.epoch, unit.shard) for unit in units}) == 1
 
-    def _visit_fused(self, lives: Sequence[LiveLearner], unit: Unit, exact: bool) -> list[Visit | DivergedError]:
+    def _tapes(self, units: Sequence[Unit], kernel: str) -> Tapes | None:
+        """The tapes of what these units compute."""
+        if self._shelf is None:
+            return None
+        return self._shelf.of([unit.model for unit in units], f"{units[0].kind} {kernel}")
+
+    def _drop_tapes(self, model: str) -> None:
+        if self._shelf is not None:
+            self._shelf.drop(model)
+
+    def _visit_fused(
+        self, lives: Sequence[LiveLearner], unit: Unit, exact: bool, tapes: Tapes | None
+    ) -> list[Visit | DivergedError]:
         shard = self._shards.open(unit.kind, unit.shard)
         columns = self._derived.of_shard_for_all(lives, unit.kind, unit.shard, shard, self._content(unit))
         self._modes.restore()
         set_generators(self._key(unit.model, "noise", unit.kind, unit.epoch, unit.shard))
         if unit.kind != "train":
-            return [*fused_valid_visit(lives, columns, exact)]
+            return [*fused_valid_visit(lives, columns, exact, tapes)]
         rows_key = self._key(unit.model, "rows", unit.epoch, unit.shard)
         order = permutation(shard.rows, rows_key) if lives[0].learner.shuffle else None
-        return fused_train_visit(lives, columns, order, exact)
+        return fused_train_visit(lives, columns, order, exact, tapes)
 
     def _content(self, unit: Unit) -> str:
         """The digest of a unit's shard."""
@@ -212,7 +227,7 @@ class Trainer:
         if batches:
             trace_seconds = timed(lambda: self._derived.find_out(live))
             sample, costs = self._sample(live, model, batches)
-            found = probe(live, sample, self._key(model, "noise", "pilot"), batches)
+            found = probe(live, sample, self._key(model, "noise", "pilot"), batches, self._shelf is not None)
             rewrites = self._rewrites(model, batches)
             return profile | found | {"trace_seconds": trace_seconds, "derived": costs, "rewrites": rewrites}
         check_stages(self._program.build, self._member(model).config, self._shards.dataset.label)
@@ -263,7 +278,9 @@ class Trainer:
             except NotFusedError as error:
                 return {"why_not": str(error)}
             columns = repeated(few, rows)  # to derive as many could take long
-        return compared(lives, columns, self._key(models[0], "noise", "pilot"), self._program.exact)
+        return compared(
+            lives, columns, self._key(models[0], "noise", "pilot"), self._program.exact, self._shelf is not None
+        )
 
     def _starting(self, unit: Unit, parent: memoryview | None) -> LiveLearner:
         """The learner that a unit begins with."""
@@ -300,6 +317,7 @@ class Trainer:
         """A learner as `build` gives it."""
         self._modes.restore()
         self._alike.pop(model, None)
+        self._drop_tapes(model)
         label = self._shards.dataset.label
         live = build_learner(
             self._program.build, config, self._key(model, "init"), label, self._device, self._program.precision
@@ -318,7 +336,8 @@ class Trainer:
             len(self._learners) > keep
             and sum(live.state.bytes_held for live in self._learners.values()) > LEARNERS_BYTES
         ):
-            self._learners.popitem(last=False)
+            model, _ = self._learners.popitem(last=False)
+            self._drop_tapes(model)
 
     def _key(self, model: str, stream: str, *parts: int | str) -> Key:
         """The key of a stream: the same for all models unless they are to be independent."""

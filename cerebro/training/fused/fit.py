@@ -1,6 +1,6 @@
 """Training several models over a shard in one pass: each ends with the very bits that it would have alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -18,6 +18,7 @@ from cerebro.training.fused.optimizers import Steps
 from cerebro.training.fused.strides import NotFusedError
 from cerebro.training.fused.weights import bind_together
 from cerebro.training.learners import Batch, LiveLearner
+from cerebro.training.player import Given, Player, Tapes
 from cerebro.training.train import Columns, DivergedError, Visit, batches, divergence
 
 RULES = {
@@ -31,11 +32,16 @@ RULES = {
 
 
 def fused_train_visit(
-    lives: Sequence[LiveLearner], columns: Columns, row_order: "np.ndarray | None", exact: bool = True
+    lives: Sequence[LiveLearner],
+    columns: Columns,
+    row_order: "np.ndarray | None",
+    exact: bool = True,
+    tapes: Tapes | None = None,
 ) -> list[Visit | DivergedError]:
     """Train on every row of a shard once, as `train_visit` does, every learner; what each gave, in order.
 
-    Unless `exact`, kernels that take all learners at once may give other bits (`cerebro.training.fused.stacked`).
+    Unless `exact`, kernels that take all learners at once may give other bits (`cerebro.training.fused.stacked`). With
+    `tapes`, which are of these learners' train visits, batches are played where they can be.
 
     Raises:
         NotFusedError: the models cannot be trained in one pass; their states are to be loaded again, and each is to be
@@ -46,31 +52,51 @@ def fused_train_visit(
     fused = _Fused(lives, exact)
     learner, device = lives[0].learner, lives[0].device
     steps = Steps(lives, fused.joint.parameters)
+
+    def compute(batch: Batch) -> Given:
+        loss, output = fused.loss_and_output(batch)
+        _backward(loss)
+        gradients = [gradient for parameter in fused.joint.parameters for gradient in parameter.taken_gradients()]
+        tensors, forms = fused.measures.measured(batch, loss, output)
+        return [*tensors, *gradients], (len(tensors), forms)
+
+    player = fused.player(compute, tapes)
     for rows_taken in batches(columns, learner.batch_size, row_order, device, learner.drop_last):
         batch = lives[0].viewed(rows_taken)
         steps.begin()
-        loss, output = fused.loss_and_output(batch)
-        _backward(loss)
+        tensors, (count, forms) = player(batch)
+        fused.measures.keep(_rows(batch), tensors[:count], forms)
+        gradients = iter(tensors[count:])
+        for parameter in fused.joint.parameters:
+            parameter.give_gradients(gradients)
+        del tensors, gradients  # or they would lie elsewhere in every other batch
         if steps.step():
             fused.rebind()
-        fused.measures.add(batch, loss, output)
+            player = fused.player(compute, tapes)
     steps.begin()
     fused.joint.check_unchanged()
     bind_together(lives)
     return [divergence(visit) or visit for visit in fused.measures.visits()]
 
 
-def fused_valid_visit(lives: Sequence[LiveLearner], columns: Columns, exact: bool = True) -> list[Visit]:
+def fused_valid_visit(
+    lives: Sequence[LiveLearner], columns: Columns, exact: bool = True, tapes: Tapes | None = None
+) -> list[Visit]:
     """Measure every learner on every row of a shard, as `valid_visit` does; raises as `fused_train_visit` does."""
     for live in lives:
         live.module.eval()
     fused = _Fused(lives, exact)
     learner = lives[0].learner
     batch_size = learner.eval_batch_size or learner.batch_size
+
+    def compute(batch: Batch) -> Given:
+        return fused.measures.measured(batch, *fused.loss_and_output(batch))
+
     with torch.no_grad():
+        player = fused.player(compute, tapes)
         for rows_taken in batches(columns, batch_size, None, lives[0].device, drop_last=False):
             batch = lives[0].viewed(rows_taken)
-            fused.measures.add(batch, *fused.loss_and_output(batch))
+            fused.measures.keep(_rows(batch), *player(batch))
     fused.joint.check_unchanged()
     return fused.measures.visits()
 
@@ -86,6 +112,13 @@ class _Fused:
         self.measures = Measures(self._group, lives)
         first = lives[0].learner.loss
         self._is_one_loss = all(difference(first, live.learner.loss) is None for live in lives[1:])
+
+    def player(self, compute: Callable[[Batch], Given], tapes: Tapes | None) -> Callable[[Batch], Given]:
+        """How each batch is computed, while the tensors of the members stay where they are."""
+        if tapes is None or not self.measures.are_joint:
+            return compute
+        tapes.hold_at(self.joint.places)
+        return Player(compute, tapes)
 
     def rebind(self) -> None:
         """Let the states lie in rows again, with what the optimizers made."""
@@ -119,6 +152,10 @@ class _Fused:
         if versions != [tensor._version for tensor in batch.values()]:
             raise NotFusedError("the losses of the models differ, and change the batch")
         return self._group.gather(results)
+
+
+def _rows(batch: Batch) -> int:
+    return len(next(iter(batch.values())))
 
 
 def _backward(loss: Many) -> None:

@@ -53,6 +53,11 @@ class JointModule:
         """The parameters, in order."""
         return [value for value in self._values.values() if isinstance(value, ManyParameter)]
 
+    @property
+    def places(self) -> list[int]:
+        """Where the members' tensors lie."""
+        return [tensor.data_ptr() for value in self._values.values() for tensor in value.own]
+
     def rebind(self) -> None:
         """Look for the members' tensors where they lie now."""
         for value in self._values.values():

@@ -1,7 +1,8 @@
 """What the members' metrics measure in a visit, gathered for all of them."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -12,6 +13,7 @@ from cerebro.training.fused.noise import with_the_same_noise
 from cerebro.training.fused.strides import NotFusedError
 from cerebro.training.learners import Batch, LiveLearner
 from cerebro.training.metrics import Meter, Metric, TorchMetric, merged
+from cerebro.training.player import Given
 from cerebro.training.train import LOSS, Visit
 
 
@@ -29,24 +31,39 @@ class Measures:
         self._series: dict[str, dict[str, list[Any]]] = {name: {} for name in self._joint}
         self._rows = 0
 
-    def add(self, batch: Batch, loss: Many, output: Any) -> None:
-        """Measure a batch.
+    def measured(self, batch: Batch, loss: Many, output: Any) -> Given:
+        """What a batch gives: tensors, and where they belong.
 
         Raises:
             NotFusedError: a metric cannot read the output of all members at once, or there is none.
         """
         if output is None and len(self._names[0]) > 1:
             raise NotFusedError("the loss never called the module")
-        self._rows += len(next(iter(batch.values())))
+        tensors, forms = list[torch.Tensor](), list[_Form]()
         with torch.no_grad():
             for name, metric in self._joint.items():
                 statistics = metric.measure(loss if name == "loss" else output, batch)
                 if not isinstance(statistics, Mapping):
                     raise NotFusedError(f"the metric {name} gave no mapping")
                 for part, value in statistics.items():
-                    self._series[name].setdefault(part, []).append(value)
+                    found, form = _parted(name, part, value)
+                    tensors += found
+                    forms.append(form)
             if any(self._apart):
                 self._add_apart(batch, output)
+        return tensors, forms
+
+    @property
+    def are_joint(self) -> bool:
+        """Whether all that is measured is in what `measured` gives."""
+        return not any(self._apart)
+
+    def keep(self, rows: int, tensors: Sequence[Any], forms: "Sequence[_Form]") -> None:
+        """Keep what a batch of so many rows gave."""
+        self._rows += rows
+        rest = iter(tensors)
+        for form in forms:
+            self._series[form.metric].setdefault(form.part, []).append(_joined(self._group, form, rest))
 
     def visits(self) -> list[Visit]:
         """What the visit gave, for each member."""
@@ -97,6 +114,38 @@ def _of_each(size: int, values: list[Any]) -> list[list[Any]]:
         raise NotFusedError("a metric depends on the model in some batches only")
     plain = [value.tolist() if hasattr(value, "tolist") else value for value in values]
     return [plain] * size
+
+
+class _Form(NamedTuple):
+    """A statistic without its numbers: `all` members as one tensor, `each` in one of its own, one that is `shared`, or
+    the value itself where it is none.
+    """
+
+    metric: str
+    part: str
+    kind: Literal["all", "each", "shared", "plain"]
+    plain: Any = None
+
+
+def _parted(metric: str, part: str, value: Any) -> tuple[Sequence[torch.Tensor], _Form]:
+    if isinstance(value, Many):
+        tensors = value.members() if value.is_tuple else [value.stacked()]
+        return tensors, _Form(metric, part, "each" if value.is_tuple else "all")
+    if isinstance(value, torch.Tensor):
+        return [value], _Form(metric, part, "shared")
+    return [], _Form(metric, part, "plain", value)
+
+
+def _joined(group: Group, form: _Form, tensors: Iterator[torch.Tensor]) -> Any:
+    match form.kind:
+        case "all":
+            return Many(group, next(tensors))
+        case "each":
+            return Many(group, None, tuple(itertools.islice(tensors, group.size)))
+        case "shared":
+            return next(tensors)
+        case "plain":
+            return form.plain
 
 
 def _itself(value: Any) -> Any:

@@ -46,7 +46,8 @@ def set_noise_state(states: Sequence[torch.Tensor]) -> None:
 
 def same_noise_state(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> bool:
     """Whether the same numbers follow in two states."""
-    return all(map(torch.equal, one, other))
+    with torch._C.DisableTorchFunction():  # not the user's code that looks at tensors (`cerebro.training.tape`)
+        return all(np.array_equal(ours.numpy(), theirs.numpy()) for ours, theirs in zip(one, other, strict=True))
 
 
 def _generators() -> list[torch.Generator]:

@@ -1,6 +1,6 @@
 """Parameters and buffers of all members: views into the rows in which their states lie, so that nothing is copied."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -114,6 +114,16 @@ class ManyParameter(Many):
             self._home = home, home.unbind(0)
         self._home[0].copy_(gradient)
         return self._home[1]
+
+    def taken_gradients(self) -> list[torch.Tensor | None]:
+        """What autograd left: one gradient for all, or that of each member."""
+        leaves = self.own if self._leaf is None or not self._as_one else (self._leaf,)
+        return [leaf.grad for leaf in leaves]
+
+    def give_gradients(self, gradients: Iterator[torch.Tensor | None]) -> None:
+        """Take what `taken_gradients` gave, from the front of `gradients`."""
+        for leaf in self.own if self._leaf is None or not self._as_one else (self._leaf,):
+            leaf.grad = next(gradients)
 
     def forget_gradients(self) -> None:
         """Begin anew."""

@@ -1,0 +1,210 @@
+"""Computing the batches of a visit: at first as the code says, then by playing what it was seen to do.
+
+A model's code is taken to be a function of its module and the batch. That is not believed but looked at: for batches of
+one shape a tape is made only where two batches gave one and the same tape, and playing it gave the bits that the code
+gave; and of every visit one batch is computed both ways. The others are played if that was quicker: playing saves the
+Python between the kernels, which is much of a small net and nothing of a large one.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from cerebro.training.learners import Batch
+from cerebro.training.tape import Tape, Tensors, record, same_bits, same_values
+
+Given = tuple[Tensors, Any]
+"""What a batch gave: tensors, and what is not one, which has to be the same for all batches of one shape."""
+Shapes = tuple[Any, ...]
+"""All of a batch that its kernels may depend on, but for the numbers."""
+
+
+@dataclass
+class Tapes:
+    """The tapes of one computation, by the shapes of the batch; they hold while its tensors stay at `places`."""
+
+    is_trial: bool = False
+    """Nothing comes of what is computed but its seconds: what one visit found is believed in the next ones."""
+    places: Any = None
+    kept: dict[Shapes, "_Kept | str"] = field(default_factory=dict)
+    """A line that says why there is no tape, where there can be none."""
+    begun: dict[Shapes, "_Kept | int"] = field(default_factory=dict)
+    """How many batches were computed without a tape; then the first tape of two."""
+    are_quicker: bool | None = None
+    """Whether playing was quicker than computing, when it was looked at last."""
+    slower_visits: int = 0
+    """In how many visits in a row it was not."""
+
+    def hold_at(self, places: Any) -> None:
+        """Forget all tapes if the tensors lie elsewhere by now."""
+        if places != self.places:
+            self.places, self.are_quicker, self.slower_visits = places, None, 0
+            self.kept.clear()
+            self.begun.clear()
+
+
+class Shelf:
+    """The tapes of many computations, each of which belongs to some models."""
+
+    def __init__(self) -> None:
+        self._tapes: OrderedDict[tuple[tuple[str, ...], str], Tapes] = OrderedDict()
+
+    def of(self, models: Sequence[str], computation: str) -> Tapes:
+        """The tapes of what these models compute together."""
+        key = tuple(models), computation
+        tapes = self._tapes.setdefault(key, Tapes())
+        self._tapes.move_to_end(key)
+        if len(self._tapes) > _MOST_TAPES:
+            self._tapes.popitem(last=False)
+        return tapes
+
+    def drop(self, model: str) -> None:
+        """Let go of what belongs to a model, and of the memory where its tensors lay."""
+        for key in [key for key in self._tapes if model in key[0]]:
+            del self._tapes[key]
+
+
+_MOST_TAPES = 256
+_LONG = 0.006
+"""Seconds: of a batch that takes so long the Python between the kernels is a few percent."""
+_GIVEN_UP = 2
+"""After so many visits in which playing was not quicker it is not tried again."""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    tape: Tape
+    rest: Any
+
+
+class Player:
+    """Computes what each batch of a visit gives."""
+
+    def __init__(self, compute: Callable[[Batch], Given], tapes: Tapes) -> None:
+        self._compute, self._tapes = compute, tapes
+        self._is_first = True
+        if not tapes.is_trial:
+            tapes.are_quicker = None
+
+    def __call__(self, batch: Batch) -> Given:
+        """What `compute` gives for a batch, whichever way."""
+        shapes, tapes, is_first = _shapes(batch), self._tapes, self._is_first
+        self._is_first = False
+        kept = tapes.kept.get(shapes)
+        # The first batch of a visit is slower than the others, and may settle how the models' parts are used.
+        if kept is None:
+            return self._made(batch, shapes)
+        if isinstance(kept, str) or is_first or tapes.are_quicker is False:
+            return self._compute(batch)
+        if tapes.are_quicker:
+            return kept.tape.play(batch.values()), kept.rest
+        both = _both_ways(lambda: self._compute(batch), kept, batch)
+        tapes.are_quicker = both.played_seconds < both.computed_seconds
+        tapes.slower_visits = 0 if tapes.are_quicker else tapes.slower_visits + 1
+        if not both.are_equal:
+            tapes.kept[shapes] = "playing did not give what the code gave"
+        elif tapes.slower_visits >= _GIVEN_UP:
+            tapes.kept = dict.fromkeys(tapes.kept, "playing is not quicker")
+        return both.given
+
+    def _made(self, batch: Batch, shapes: Shapes) -> Given:
+        """What the code gives for a batch; of one shape the second is timed, and the next two are recorded."""
+        begun, kept = self._tapes.begun, self._tapes.kept
+        earlier = begun.setdefault(shapes, 0)
+        if earlier == 0:
+            begun[shapes] = 1
+            return self._compute(batch)
+        if earlier == 1:
+            start = time.perf_counter()
+            given = self._compute(batch)
+            begun[shapes] = 2
+            if time.perf_counter() - start > _LONG:
+                kept[shapes] = "a batch takes long, so that little of it is Python"
+            return given
+        if isinstance(earlier, int):
+            given, tape = self._recorded(batch)
+            if isinstance(tape, Tape):
+                begun[shapes] = _Kept(tape, given[1])
+            else:
+                kept[shapes] = tape
+            return given
+        tapes = list[Tape | str]()
+
+        def compute() -> Given:
+            given, tape = self._recorded(batch)
+            tapes.append(tape)
+            return given
+
+        both, (tape,) = _both_ways(compute, earlier, batch), tapes
+        if isinstance(tape, Tape) and both.are_equal and tape.is_like(earlier.tape):
+            kept[shapes] = earlier
+        else:
+            kept[shapes] = tape if isinstance(tape, str) else "two batches of one shape did not run the same kernels"
+        return both.given
+
+    def _recorded(self, batch: Batch) -> tuple[Given, Tape | str]:
+        rest = list[Any]()
+
+        def tensors() -> Tensors:
+            given, other = self._compute(batch)
+            rest.append(other)
+            return given
+
+        found, tape = record(tensors, tuple(batch.values()))
+        return (found, rest[0]), tape
+
+
+@dataclass(frozen=True, slots=True)
+class _Both:
+    """A batch that was computed, and played."""
+
+    given: Given
+    are_equal: bool
+    """Whether playing gave the same, and left the same behind."""
+    computed_seconds: float
+    played_seconds: float
+
+
+def _both_ways(compute: Callable[[], Given], kept: _Kept, batch: Batch) -> _Both:
+    lasting, noise = kept.tape.written, torch.get_rng_state()
+    before = [tensor.clone() for tensor in lasting]
+    inputs = [tensor.clone() for tensor in batch.values()]
+    begun = time.perf_counter()
+    given = compute()
+    computed = time.perf_counter()
+    after, noise_after = [tensor.clone() for tensor in lasting], torch.get_rng_state()
+    _restore(lasting, before, noise)
+    restored = time.perf_counter()
+    try:
+        played = kept.tape.play(inputs)
+    except RuntimeError:  # a kernel that cannot be called from here, as it gives or takes what Python does not see
+        played = None
+    ended = time.perf_counter()
+    are_equal = (
+        played is not None
+        and same_values(given[1], kept.rest)
+        and all(map(_is_same, played, given[0]))
+        and all(map(same_bits, lasting, after))
+        and torch.equal(torch.get_rng_state(), noise_after)
+    )
+    _restore(lasting, after, noise_after)
+    return _Both(given, are_equal, computed - begun, ended - restored)
+
+
+@torch.no_grad()
+def _restore(lasting: list[torch.Tensor], numbers: list[torch.Tensor], noise: torch.Tensor) -> None:
+    for tensor, value in zip(lasting, numbers, strict=True):
+        tensor.copy_(value)
+    torch.set_rng_state(noise)
+
+
+def _is_same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    return one is other if one is None or other is None else same_bits(one, other)
+
+
+def _shapes(batch: Mapping[str, torch.Tensor]) -> Shapes:
+    return tuple((name, t.shape, t.stride(), t.dtype, t.data_ptr() % 64) for name, t in batch.items())

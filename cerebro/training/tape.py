@@ -1,0 +1,333 @@
+"""A tape: the kernels that a computation ran, noted once, and played again without the Python that called them.
+
+A small net's batch is mostly Python: modules that call modules, functions looked up, a graph built and walked back.
+What remains of it is a straight list of kernels, the same for every batch of one shape. `record` notes that list below
+torch's autograd, so that the backward pass is on it too; `Tape.play` runs it on another batch.
+
+What no tape can tell is refused: a number read from a tensor (the code may branch on it), a draw from the generators of
+Python or NumPy. Whether a tape is right is for its user to check: see `cerebro.training.player`.
+"""
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+Tensors = Sequence[torch.Tensor | None]
+Place = tuple[Any, ...]
+"""Where a tensor lies in memory, and how: two tensors with one place are the same numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """What a tape holds for a moment: an input, or what a kernel gave."""
+
+    number: int
+
+    def __str__(self) -> str:
+        return f"t{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One kernel, what it is called with, and where what it gives is kept: a slot, a list of some, or none.
+
+    A few kernels keep more where gradients are on, so it is noted whether they were.
+    """
+
+    kernel: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    result: Any
+    has_grad: bool
+
+    @property
+    def has_effects(self) -> bool:
+        """Whether it does more than to give a value: it writes, or draws random numbers."""
+        return self.kernel._schema.is_mutable or torch.Tag.nondeterministic_seeded in self.kernel.tags
+
+
+@dataclass(frozen=True)
+class Tape:
+    """A list of kernels, from the tensors of a batch to those that a computation gave."""
+
+    inputs: tuple[Slot, ...]
+    calls: tuple[Call, ...]
+    outputs: tuple[Any, ...]
+    """A slot, a tensor that is the same for every batch, or None."""
+    _play: Callable[..., list[torch.Tensor | None]] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        text, values = _program(self)
+        space = {**values, "set_grad_enabled": torch._C._set_grad_enabled}
+        exec(compile(text, "<tape>", "exec"), space)
+        object.__setattr__(self, "_play", space["play"])
+
+    def __str__(self) -> str:
+        return _program(self)[0]
+
+    def play(self, inputs: Iterable[torch.Tensor]) -> Tensors:
+        """The outputs for other inputs of the same shapes, strides and types."""
+        has_grad = torch.is_grad_enabled()
+        try:
+            with torch._C._AutoDispatchBelowAutograd():
+                return self._play(*inputs)
+        finally:
+            torch._C._set_grad_enabled(has_grad)
+
+    @property
+    def written(self) -> list[torch.Tensor]:
+        """Lasting tensors that the kernels write to, such as the running means of a layer."""
+        found = dict[Place, torch.Tensor]()
+        for call in self.calls:
+            if call.kernel._schema.is_mutable:
+                lasting = (value for value in _leaves((call.args, call.kwargs)) if isinstance(value, torch.Tensor))
+                found.update((place_of(value), value) for value in lasting)
+        return list(found.values())
+
+    def is_like(self, other: "Tape") -> bool:
+        """Whether another tape has the same kernels with the same numbers, so that nothing depended on the batch."""
+        return (
+            len(self.calls) == len(other.calls)
+            and all(map(_are_alike, self.calls, other.calls))
+            and same_values(self.outputs, other.outputs)
+        )
+
+
+def record(compute: Callable[[], Tensors], inputs: Sequence[torch.Tensor]) -> tuple[Tensors, Tape | str]:
+    """What `compute` gives, and its tape from `inputs`; a line that says why there is none, where there is none."""
+    recording, watch = _Recording(inputs), _Watch()
+    before = _generators()
+    with recording, watch:
+        outputs = compute()
+    if not _same_generators(before, _generators()):
+        return outputs, "it draws random numbers of Python or NumPy"
+    why_not = recording.why_not or watch.why_not
+    return outputs, why_not or recording.tape(outputs)
+
+
+def place_of(tensor: torch.Tensor) -> Place:
+    """The place of a tensor."""
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
+
+
+class _Recording(TorchDispatchMode):
+    """Writes down every kernel while it is active."""
+
+    def __init__(self, inputs: Sequence[torch.Tensor]) -> None:
+        super().__init__()
+        self.why_not = ""
+        self._inputs = tuple(Slot(number) for number in range(len(inputs)))
+        self._slots = {place_of(tensor): slot for tensor, slot in zip(inputs, self._inputs, strict=True)}
+        self._made = {_memory(tensor) for tensor in inputs}
+        """Memory that was taken since the recording began; what lies elsewhere lasts."""
+        self._alive = [tensor.untyped_storage() for tensor in inputs]
+        """Nothing is freed while this is recorded, so that no place is used twice. The memory alone is held: autograd
+        copies a gradient that somebody else holds."""
+        self._calls: list[Call] = []
+        self._count = len(inputs)
+        if len(self._made) < len(inputs):
+            self.why_not = "two columns of the batch are one memory"
+
+    def __torch_dispatch__(self, kernel: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self.why_not or kernel.namespace == "profiler":
+            return kernel(*args, **kwargs)
+        with torch._C.DisableTorchFunction():
+            taken = self._written_down(args), self._written_down(kwargs)
+            result = kernel(*args, **kwargs)
+            if not self.why_not and any(not isinstance(value, torch.Tensor | None) for value in _leaves(result)):
+                self.why_not = f"{kernel} reads a number from a tensor"
+            lasts = kernel.is_view and not any(isinstance(value, Slot) for value in _leaves(taken))
+            kept = None if lasts else self._kept(result, args)
+            self._alive += [value.untyped_storage() for value in _leaves((args, kwargs, result)) if _is_tensor(value)]
+            if not lasts and not (kernel.is_view and kept == taken[0][0]):
+                self._calls.append(Call(kernel, *taken, kept, torch.is_grad_enabled()))
+        return result
+
+    def tape(self, outputs: Tensors) -> Tape | str:
+        """The tape, without the kernels whose results nobody needs."""
+        wanted = self._written_down(tuple(outputs))
+        needed = {value for value in _leaves(wanted) if isinstance(value, Slot)}
+        calls: list[Call] = []
+        for call in reversed(self._calls):
+            if call.has_effects or needed.intersection(_leaves(call.result)):
+                needed.update(value for value in _leaves((call.args, call.kwargs)) if isinstance(value, Slot))
+                calls.append(call)
+        return self.why_not or Tape(self._inputs, tuple(reversed(calls)), wanted)
+
+    def _written_down(self, value: Any) -> Any:
+        """An argument with a slot for each tensor that was made since the recording began."""
+        if isinstance(value, torch.Tensor):
+            if not self._is_plain(value):
+                return value
+            slot = self._slots.get(place_of(value))
+            if slot is None and _memory(value) in self._made:
+                self.why_not = "a part of a tensor was taken unseen"
+            return value if slot is None else slot
+        if isinstance(value, list | tuple):
+            return (
+                tuple(map(self._written_down, value)) if isinstance(value, tuple) else [*map(self._written_down, value)]
+            )
+        return {k: self._written_down(item) for k, item in value.items()} if isinstance(value, dict) else value
+
+    def _kept(self, result: Any, args: Any) -> Any:
+        """A slot for each tensor of a result; None where nothing is to be kept of it."""
+        if isinstance(result, torch.Tensor):
+            place = place_of(result) if self._is_plain(result) else None
+            if place is None or place in self._slots:
+                return None if place is None else self._slots[place]
+            if _memory(result) not in self._made and any(
+                isinstance(value, torch.Tensor) and _memory(value) == _memory(result) for value in _leaves(args)
+            ):
+                return None  # lasting memory that was written to
+            slot = self._slots[place] = Slot(self._count)
+            self._count += 1
+            self._made.add(_memory(result))
+            return slot
+        if isinstance(result, list | tuple):
+            return tuple(self._kept(item, args) for item in result)
+        return None
+
+    def _is_plain(self, tensor: torch.Tensor) -> bool:
+        is_plain = type(tensor) in _KINDS and tensor.layout == torch.strided and not tensor.is_quantized
+        if not is_plain:
+            self.why_not = f"it computes with a {type(tensor).__name__} of layout {tensor.layout}"
+        return is_plain
+
+
+class _Watch(TorchFunctionMode):
+    """Looks for code that reads the numbers of a tensor past torch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.why_not = ""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function in _READS:
+            self.why_not = f"it reads numbers by {function.__name__}"
+        return function(*args, **(kwargs or {}))
+
+
+_KINDS = (torch.Tensor, torch.nn.Parameter)
+_READS = {torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__, torch.Tensor.__dlpack__}
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.layout == torch.strided
+
+
+def _memory(tensor: torch.Tensor) -> int:
+    """What tensors have in common that are views of one memory; an empty one has it with nobody in common."""
+    return tensor.untyped_storage().data_ptr() or -id(tensor)
+
+
+def _generators() -> tuple[Any, ...]:
+    return random.getstate(), np.random.get_state()
+
+
+def _same_generators(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    (ours, (kind, numbers, *rest)), (theirs, (other_kind, other_numbers, *other_rest)) = one, other
+    return ours == theirs and (kind, rest) == (other_kind, other_rest) and np.array_equal(numbers, other_numbers)
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """What is in lists, tuples and dicts, however deep."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _leaves(item)
+    elif isinstance(value, dict):
+        yield from _leaves(list(value.values()))
+    else:
+        yield value
+
+
+def _are_alike(one: Call, other: Call) -> bool:
+    ours, theirs = ((call.kernel, call.result, call.has_grad) for call in (one, other))
+    return ours == theirs and same_values((one.args, one.kwargs), (other.args, other.kwargs))
+
+
+def same_values(one: Any, other: Any) -> bool:
+    """Whether two values are equal, also in lists and dicts: tensors that are one memory, or of equal bits."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, torch.Tensor):
+        return place_of(one) == place_of(other) or same_bits(one, other)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same_values, one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same_values(item, other[key]) for key, item in one.items())
+    if isinstance(one, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other)
+    return repr(one) == repr(other) if isinstance(one, float) else one is other or one == other
+
+
+def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors are of one kind, lie alike, and have the same bits."""
+    if (one.dtype, one.shape, one.stride(), one.device) != (other.dtype, other.shape, other.stride(), other.device):
+        return False
+    ours, theirs = (tensor.detach().contiguous().view(-1).view(torch.uint8) for tensor in (one, other))
+    return torch.equal(ours, theirs)
+
+
+_aten, _Tensor = torch.ops.aten, torch.Tensor
+_QUICK: dict[Any, Any] = {
+    _aten.view.default: _Tensor.view, _aten.expand.default: _Tensor.expand, _aten.transpose.int: torch.transpose,
+    _aten.t.default: torch.t, _aten.unsqueeze.default: torch.unsqueeze, _aten.select.int: torch.select,
+    _aten.unbind.int: torch.unbind, _aten.bmm.default: torch.bmm, _aten.baddbmm.default: torch.baddbmm,
+    _aten.mm.default: torch.mm, _aten.addmm.default: torch.addmm, _aten.relu.default: torch.relu,
+    _aten.sum.dim_IntList: torch.sum, _aten.eq.Tensor: torch.eq, _aten.mul.Tensor: torch.mul,
+    _aten.add.Tensor: torch.add, _aten.div.Tensor: torch.div, _aten.argmax.default: torch.argmax,
+    _aten.clamp_min.default: torch.clamp_min, _aten.copy_.default: _Tensor.copy_, _aten.cat.default: torch.cat,
+    _aten.stack.default: torch.stack,
+}  # fmt: skip
+"""Other names of kernels, by which Python gets to them in half of the time."""
+
+
+def _program(tape: Tape) -> tuple[str, dict[str, Any]]:
+    """A tape as a Python function, and the values that its names stand for."""
+    values, names = dict[str, Any](), dict[Any, str]()
+
+    def named(value: Any, kind: str) -> str:
+        name = names.setdefault((kind, id(value)), f"{kind}{len(values)}")
+        values[name] = value
+        return name
+
+    def told(value: Any) -> str:
+        if isinstance(value, Slot) or value is None or type(value) in (bool, int, str):
+            return str(value) if isinstance(value, Slot) else repr(value)
+        if isinstance(value, list | tuple):
+            inside = ", ".join(map(told, value))
+            return f"[{inside}]" if isinstance(value, list) else f"({inside},)"
+        return named(value, "lasting" if isinstance(value, torch.Tensor) else "value")
+
+    def kept(result: Any) -> str:
+        return f"({', '.join(map(kept, result))},)" if isinstance(result, tuple) else str(result or "_")
+
+    last = {
+        slot: number for number, call in enumerate(tape.calls) for slot in _slots((call.args, call.kwargs, call.result))
+    }
+    lasting = {*_slots(tape.outputs), *tape.inputs}
+    lines = [f"def play({', '.join(map(str, tape.inputs))}):"]
+    has_grad = None
+    for number, call in enumerate(tape.calls):
+        if call.has_grad != has_grad:
+            has_grad = call.has_grad
+            lines.append(f"    set_grad_enabled({has_grad})")
+        arguments = [*map(told, call.args), *(f"{name}={told(value)}" for name, value in call.kwargs.items())]
+        kernel = named(_QUICK.get(call.kernel, call.kernel), call.kernel._schema.name.replace("::", "_") + "_")
+        lines.append(f"    {kept(call.result)} = {kernel}({', '.join(arguments)})")
+        unneeded = [str(slot) for slot, end in last.items() if end == number and slot not in lasting]
+        if unneeded:
+            lines.append(f"    del {', '.join(unneeded)}")
+    lines.append(f"    return {told(list(tape.outputs))}")
+    return "\n".join(lines) + "\n", values
+
+
+def _slots(value: Any) -> Iterator[Slot]:
+    return (leaf for leaf in _leaves(value) if isinstance(leaf, Slot))
