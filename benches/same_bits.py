@@ -22,7 +22,7 @@ import cerebro
 from cerebro.session.source import load_experiment
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-OFF = {"fuse": False, "fork": False, "features": "recompute"}
+OFF = {"fuse": False, "fork": False, "tapes": False, "features": "recompute"}
 WAYS = {f"{name}, {workers}": (name, workers) for name in ("on", "off") for workers in (1, 2)}
 
 

@@ -125,37 +125,29 @@ class Player:
             if time.perf_counter() - start > _LONG:
                 kept[shapes] = "a batch takes long, so that little of it is Python"
             return given
-        if isinstance(earlier, int):
-            given, tape = self._recorded(batch)
-            if isinstance(tape, Tape):
-                begun[shapes] = _Kept(tape, given[1])
-            else:
-                kept[shapes] = tape
-            return given
-        tapes = list[Tape | str]()
-
-        def compute() -> Given:
-            given, tape = self._recorded(batch)
-            tapes.append(tape)
-            return given
-
-        both, (tape,) = _both_ways(compute, earlier, batch), tapes
-        if isinstance(tape, Tape) and both.are_equal and tape.is_like(earlier.tape):
-            kept[shapes] = earlier
+        found = self._noted(batch)
+        if isinstance(found, str):
+            kept[shapes] = found
+        elif isinstance(earlier, int):
+            begun[shapes] = found
         else:
-            kept[shapes] = tape if isinstance(tape, str) else "two batches of one shape did not run the same kernels"
-        return both.given
+            both = _both_ways(lambda: self._compute(batch), earlier, batch)
+            are_alike = found.tape.is_like(earlier.tape) and same_values(found.rest, earlier.rest)
+            kept[shapes] = earlier if both.are_equal and are_alike else "two batches did not run the same kernels"
+            return both.given
+        return self._compute(batch)
 
-    def _recorded(self, batch: Batch) -> tuple[Given, Tape | str]:
-        rest = list[Any]()
+    def _noted(self, batch: Batch) -> "_Kept | str":
+        """What `compute` does with a copy of a batch."""
+        copy, rest = type(batch)({name: tensor.clone() for name, tensor in batch.items()}), list[Any]()
 
         def tensors() -> Tensors:
-            given, other = self._compute(batch)
+            given, other = self._compute(copy)
             rest.append(other)
             return given
 
-        found, tape = record(tensors, tuple(batch.values()))
-        return (found, rest[0]), tape
+        tape = record(tensors, tuple(copy.values()))
+        return tape if isinstance(tape, str) else _Kept(tape, rest[0])
 
 
 @dataclass(frozen=True, slots=True)

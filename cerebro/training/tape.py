@@ -45,11 +45,14 @@ class Call:
     kwargs: dict[str, Any]
     result: Any
     has_grad: bool
+    writes: bool
+    """Whether it has written to what lasts."""
 
     @property
     def has_effects(self) -> bool:
         """Whether it does more than to give a value: it writes, or draws random numbers."""
-        return self.kernel._schema.is_mutable or torch.Tag.nondeterministic_seeded in self.kernel.tags
+        is_written = self.writes or self.kernel._schema.is_mutable
+        return is_written or torch.Tag.nondeterministic_seeded in self.kernel.tags
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,10 @@ class Tape:
 
     @property
     def written(self) -> list[torch.Tensor]:
-        """Lasting tensors that the kernels write to, such as the running means of a layer."""
+        """Lasting tensors of kernels that write to some, such as the running means of a layer."""
         found = dict[Place, torch.Tensor]()
         for call in self.calls:
-            if call.kernel._schema.is_mutable:
+            if call.writes:
                 lasting = (value for value in _leaves((call.args, call.kwargs)) if isinstance(value, torch.Tensor))
                 found.update((place_of(value), value) for value in lasting)
         return list(found.values())
@@ -99,16 +102,29 @@ class Tape:
         )
 
 
-def record(compute: Callable[[], Tensors], inputs: Sequence[torch.Tensor]) -> tuple[Tensors, Tape | str]:
-    """What `compute` gives, and its tape from `inputs`; a line that says why there is none, where there is none."""
-    recording, watch = _Recording(inputs), _Watch()
-    before = _generators()
-    with recording, watch:
-        outputs = compute()
-    if not _same_generators(before, _generators()):
-        return outputs, "it draws random numbers of Python or NumPy"
-    why_not = recording.why_not or watch.why_not
-    return outputs, why_not or recording.tape(outputs)
+def record(compute: Callable[[], Tensors], inputs: Sequence[torch.Tensor]) -> Tape | str:
+    """The tape of `compute` from `inputs`; a line that says why there is none, where there is none.
+
+    Code may see that it is looked at and run other kernels, so what it gives here is not to be used. It leaves nothing
+    behind: what it writes to lasting tensors is taken back, and so are its draws of random numbers.
+    """
+    recording, watch, before = _Recording(inputs), _Watch(), _generators()
+    try:
+        with recording, watch:
+            outputs = compute()
+        is_drawn = not _same_generators(before, _generators())
+    except _MISHAPS as error:
+        return f"it fails when it is looked at: {type(error).__name__}"
+    finally:
+        recording.take_back()
+        _set_generators(before)
+    if is_drawn:
+        return "it draws random numbers of Python or NumPy"
+    return recording.why_not or watch.why_not or recording.tape(outputs)
+
+
+_MISHAPS = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError)
+"""What code may raise because it is looked at; if that is not why, it raises it again."""
 
 
 def place_of(tensor: torch.Tensor) -> Place:
@@ -131,24 +147,41 @@ class _Recording(TorchDispatchMode):
         copies a gradient that somebody else holds."""
         self._calls: list[Call] = []
         self._count = len(inputs)
+        self._before: dict[Place, tuple[torch.Tensor, torch.Tensor]] = {}
+        """Lasting tensors that were written to, and what they were before."""
         if len(self._made) < len(inputs):
             self.why_not = "two columns of the batch are one memory"
 
     def __torch_dispatch__(self, kernel: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if self.why_not or kernel.namespace == "profiler":
+        if kernel.namespace == "profiler":
             return kernel(*args, **kwargs)
         with torch._C.DisableTorchFunction():
             taken = self._written_down(args), self._written_down(kwargs)
+            lasting = [(value, value.detach().clone()) for value in _leaves(taken) if _is_tensor(value)]
             result = kernel(*args, **kwargs)
+            writes = self._remember(lasting)
             if not self.why_not and any(not isinstance(value, torch.Tensor | None) for value in _leaves(result)):
                 self.why_not = f"{kernel} reads a number from a tensor"
             lasts = kernel.is_view and not any(isinstance(value, Slot) for value in _leaves(taken))
             kept = None if lasts else self._kept(result, args)
             self._alive += [value.untyped_storage() for value in _leaves((args, kwargs, result)) if _is_tensor(value)]
             if not lasts and not (kernel.is_view and kept == taken[0][0]):
-                self._calls.append(Call(kernel, *taken, kept, torch.is_grad_enabled()))
+                self._calls.append(Call(kernel, *taken, kept, torch.is_grad_enabled(), writes))
         return result
+
+    def take_back(self) -> None:
+        """Let lasting tensors be what they were before."""
+        with torch.no_grad():
+            for tensor, numbers in self._before.values():
+                tensor.copy_(numbers)
+
+    def _remember(self, lasting: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> bool:
+        """Whether a kernel has written to any of these, given with their earlier numbers: not every schema tells."""
+        written = [(tensor, before) for tensor, before in lasting if not _are_equal(tensor, before)]
+        for tensor, before in written:
+            self._before.setdefault(place_of(tensor), (tensor.detach(), before))
+        return bool(written)
 
     def tape(self, outputs: Tensors) -> Tape | str:
         """The tape, without the kernels whose results nobody needs."""
@@ -228,11 +261,18 @@ def _memory(tensor: torch.Tensor) -> int:
 
 
 def _generators() -> tuple[Any, ...]:
-    return random.getstate(), np.random.get_state()
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()
+
+
+def _set_generators(states: tuple[Any, ...]) -> None:
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_rng_state(states[2])
 
 
 def _same_generators(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
-    (ours, (kind, numbers, *rest)), (theirs, (other_kind, other_numbers, *other_rest)) = one, other
+    """Whether those of Python and NumPy are the same; torch's is drawn from by kernels, which a tape has."""
+    (ours, (kind, numbers, *rest), _), (theirs, (other_kind, other_numbers, *other_rest), _) = one, other
     return ours == theirs and (kind, rest) == (other_kind, other_rest) and np.array_equal(numbers, other_numbers)
 
 
@@ -271,6 +311,10 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether two tensors are of one kind, lie alike, and have the same bits."""
     if (one.dtype, one.shape, one.stride(), one.device) != (other.dtype, other.shape, other.stride(), other.device):
         return False
+    return _are_equal(one, other)
+
+
+def _are_equal(one: torch.Tensor, other: torch.Tensor) -> bool:
     ours, theirs = (tensor.detach().contiguous().view(-1).view(torch.uint8) for tensor in (one, other))
     return torch.equal(ours, theirs)
 

@@ -61,7 +61,12 @@ def train_visit(
     trained = [parameter for parameter in live.module.parameters() if parameter.requires_grad]
     clipped = [p for group in optimizer.param_groups for p in group["params"]] if learner.clip_norm else []
 
+    def forget_gradients() -> None:
+        for parameter in trained:
+            parameter.grad = None
+
     def compute(batch: Batch) -> Given:
+        forget_gradients()
         loss, output = live.loss_and_output(batch)
         loss.backward()
         tensors, rest = _measured(live, batch, loss.detach(), output)
@@ -71,7 +76,6 @@ def train_visit(
     for rows_taken in batches(columns, learner.batch_size, row_order, live.device, learner.drop_last):
         batch = live.viewed(rows_taken)
         rows += _rows(batch)
-        optimizer.zero_grad(set_to_none=True)
         tensors, rest = player(batch)
         for parameter, gradient in zip(trained, tensors, strict=False):
             parameter.grad = gradient
@@ -81,7 +85,8 @@ def train_visit(
         if schedule is not None:
             schedule.step()
         _keep(meters, tensors[len(trained) :], rest)
-        del tensors  # or the gradients would lie elsewhere in every other batch
+        del tensors
+        forget_gradients()  # before the next batch takes memory
     visit = _visit(meters, rows)
     diverged = divergence(visit)
     if diverged is not None:

@@ -14,7 +14,8 @@ from cerebro.session import source
 from tests.report.catalogs import create, finish, unit_row
 
 OPTIONS = (
-    "workers", "engine", "device", "policy", "features", "fuse", "fork", "shard_memory", "budget", "models", "store"
+    "workers", "engine", "device", "policy", "features", "fuse", "fork", "tapes",
+    "shard_memory", "budget", "models", "store",
 )  # fmt: skip
 
 
@@ -61,6 +62,7 @@ def test_run_and_explain_take_the_same_options(declared: Declared):
         "share",
         "--no-fuse",
         "--no-fork",
+        "--no-tapes",
         "--models",
         "continue",
         "--shard-memory",
@@ -68,13 +70,8 @@ def test_run_and_explain_take_the_same_options(declared: Declared):
         "--store",
         "there",
     )
-    options = dict(
-        zip(
-            OPTIONS,
-            (2, "inline", "cpu", "random", "share", False, False, "2GB", "time=2h,epochs=40", "continue", "there"),
-            strict=True,
-        )
-    )
+    where, limits = (2, "inline", "cpu", "random", "share"), ("2GB", "time=2h,epochs=40", "continue", "there")
+    options = dict(zip(OPTIONS, (*where, False, False, False, *limits), strict=True))
     invoke("run", "file.py", *given, "--budget", "time=2h,epochs=40", "--json")
     invoke("explain", "file.py", *given, "--budget", "time=2h,epochs=40", "--stage", "logical")
     assert declared.asked == [("fit", options), ("logical", {**options, "why": False})]
@@ -84,7 +81,7 @@ def test_without_options_both_say_what_the_defaults_are(declared: Declared):
     defaults = dict(
         zip(
             OPTIONS,
-            (None, "local", "auto", "longest-remaining", "auto", True, True, None, None, None, None),
+            (None, "local", "auto", "longest-remaining", "auto", True, True, True, None, None, None, None),
             strict=True,
         )
     )

@@ -11,6 +11,7 @@ from torch import nn
 import cerebro
 from cerebro.training.fused import fused_train_visit, fused_valid_visit, why_not_fused
 from cerebro.training.learners import LiveLearner, build_learner
+from cerebro.training.player import Tapes
 from cerebro.training.randomness import set_generators
 from cerebro.training.train import DivergedError, train_visit, valid_visit
 
@@ -51,19 +52,28 @@ def train_alone(group, columns, visit: int):
     return [_try(train_visit, live, columns, order(columns, visit), visit) for live in group]
 
 
-def train_fused(group, columns, visit: int):
+def train_fused(group, columns, visit: int, tapes=None):
     set_generators(("noise", visit))
-    return fused_train_visit(group, columns, order(columns, visit))
+    return fused_train_visit(group, columns, order(columns, visit), tapes=tapes)
+
+
+class AlwaysPlayed(Tapes):
+    """Tapes that are played from the first batch on of which there is one, whether that is quicker or not."""
+
+    are_quicker = property(lambda self: True, lambda self, value: None)
 
 
 def check_same(build, members: int, columns, visits: int = 2) -> None:
     """Assert that a group trained in one pass ends with the bits of its members trained alone."""
-    alone, group = lives(build, members), lives(build, members)
+    alone, group, played = lives(build, members), lives(build, members), lives(build, members)
     assert why_not_fused(group) is None
+    tapes = AlwaysPlayed()
     for visit in range(visits):
         expected, found = train_alone(alone, columns, visit), train_fused(group, columns, visit)
         assert list(map(repr, found)) == list(map(repr, expected))
         check_same_states(group, alone)
+        assert list(map(repr, train_fused(played, columns, visit, tapes))) == list(map(repr, expected))
+        check_same_states(played, alone)
     expected = [_try(valid_visit, live, columns, visit=visits) for live in alone]
     set_generators(("noise", visits))
     assert list(map(repr, fused_valid_visit(group, columns))) == list(map(repr, expected))

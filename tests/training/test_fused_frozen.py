@@ -93,9 +93,9 @@ ALIKE = [
 ]
 
 
-def trainer_of(build, shards, mode="share"):
-    trainer = Trainer(Program(build, shards, 0, {m: Member({"lr": lr}) for m, lr in zip(MODELS, RATES, strict=True)}),
-                      "cpu")  # fmt: skip
+def trainer_of(build, shards, mode="share", tapes=True):
+    members = {m: Member({"lr": lr}) for m, lr in zip(MODELS, RATES, strict=True)}
+    trainer = Trainer(Program(build, shards, 0, members, tapes=tapes), "cpu")
     trainer.prefer(Features(mode))
     return trainer
 
@@ -153,7 +153,7 @@ def test_what_is_frozen_and_runs_in_each_batch_runs_once_for_all(shards):
         module.frozen = nn.Sequential(Counted(STEPS, STEPS), nn.Flatten())
         return learner(module, config, freeze=["frozen"])
 
-    trainer = trainer_of(build, shards)
+    trainer = trainer_of(build, shards, tapes=False)
     trainer.visit_together(units("train", 0), [None] * len(MODELS))
     before = len(calls)
     states = [memoryview(trainer.state(model)) for model in MODELS]

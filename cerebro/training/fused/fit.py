@@ -54,6 +54,7 @@ def fused_train_visit(
     steps = Steps(lives, fused.joint.parameters)
 
     def compute(batch: Batch) -> Given:
+        steps.begin()
         loss, output = fused.loss_and_output(batch)
         _backward(loss)
         gradients = [gradient for parameter in fused.joint.parameters for gradient in parameter.taken_gradients()]
@@ -63,17 +64,16 @@ def fused_train_visit(
     player = fused.player(compute, tapes)
     for rows_taken in batches(columns, learner.batch_size, row_order, device, learner.drop_last):
         batch = lives[0].viewed(rows_taken)
-        steps.begin()
         tensors, (count, forms) = player(batch)
         fused.measures.keep(_rows(batch), tensors[:count], forms)
         gradients = iter(tensors[count:])
         for parameter in fused.joint.parameters:
             parameter.give_gradients(gradients)
-        del tensors, gradients  # or they would lie elsewhere in every other batch
+        del tensors, gradients
         if steps.step():
             fused.rebind()
             player = fused.player(compute, tapes)
-    steps.begin()
+        steps.begin()  # before the next batch takes memory
     fused.joint.check_unchanged()
     bind_together(lives)
     return [divergence(visit) or visit for visit in fused.measures.visits()]

@@ -20,6 +20,8 @@ from cerebro.training.fused.strides import part, stack
 Tensors = Sequence[torch.Tensor]
 _SHARES = (1.0, 0.5, 0.1)
 """The shares of numbers that are not zero in each trial: kernels differ in the sign of a product with zero."""
+_ALONE = 4
+"""So many members go through autograd in a trial; the products of the others have the same shapes."""
 _NUMBERS, _MOST_TRIALS = 1000, 60
 """Numbers to compare: two kernels that add in different orders agree in many of them by chance."""
 
@@ -148,7 +150,9 @@ def _batched(case: Case) -> Batched | None:
 
 
 def _trial(case: Case, generator: torch.Generator, share: float) -> dict[bool, list[bool]]:
-    """For each way, which of output, gradient to input, to weight and to bias have the bits of each member alone."""
+    """For each of output, gradient to input, to weight and to bias whether it has the bits of each member alone: member
+    by member (`False`), as far as autograd shows for a few of them, and at once (`True`), if it does member by member.
+    """
 
     def draw(*shape: int) -> torch.Tensor:
         numbers = torch.randn(shape, generator=generator, device=case.device)
@@ -162,25 +166,28 @@ def _trial(case: Case, generator: torch.Generator, share: float) -> dict[bool, l
         gradient = draw(case.members, *case.input[:-1], outputs)
         alone = [
             _alone(values[0 if case.is_shared else k], weight[k], None if bias is None else bias[k], gradient[k])
-            for k in range(case.members)
+            for k in range(min(case.members, _ALONE))
         ]
     rows = values[0].flatten(0, -2) if case.is_shared else stack(values).flatten(1, -2)
     gradient = gradient.flatten(1, -2)
     expected = [None if column[0] is None else torch.stack(column) for column in map(list, zip(*alone, strict=True))]
-    found = {}
     with torch.no_grad():
-        for batched in (False, True):
-            parts = (
-                _output(rows, weight, bias, batched),
-                _to_input(gradient, weight, batched),
-                _to_weight(gradient, rows, batched),
-                None if bias is None else _to_bias(gradient, batched),
+        looped, batched = (
+            (
+                _output(rows, weight, bias, is_batched),
+                _to_input(gradient, weight, is_batched),
+                _to_weight(gradient, rows, is_batched),
+                None if bias is None else _to_bias(gradient, is_batched),
             )
-            found[batched] = [
-                one is None or other is None or _same_bits(one, other)
-                for one, other in zip(parts, expected, strict=True)
-            ]
-    return found
+            for is_batched in (False, True)
+        )
+    firsts = [None if found is None else found[: len(alone)] for found in looped]
+    return {False: _are_same(firsts, expected), True: _are_same(batched, looped)}
+
+
+def _are_same(ones: Sequence[torch.Tensor | None], others: Sequence[torch.Tensor | None]) -> list[bool]:
+    pairs = zip(ones, others, strict=True)
+    return [one is None or other is None or _same_bits(one, other) for one, other in pairs]
 
 
 def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -1,0 +1,163 @@
+"""When batches are played, and when not."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+
+from cerebro.training import player as module
+from cerebro.training.player import Player, Shelf, Tapes
+from cerebro.training.train import train_visit, valid_visit
+from tests.training.fused_nets import AlwaysPlayed, learner, lives, mlp, order, rows, set_generators
+
+SCALE = 3.0
+
+
+class Counted:
+    """A computation that knows how often its code ran."""
+
+    def __init__(self, compute=lambda x: x * SCALE):
+        self.runs, self.compute = 0, compute
+
+    def __call__(self, batch):
+        self.runs += 1
+        return [self.compute(batch["x"])], "the rest"
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    monkeypatch.setattr(module, "_LONG", float("inf"))
+
+
+def given(player, count, length=4):
+    return [player({"x": torch.arange(length) + float(number)}) for number in range(count)]
+
+
+def expected(count, length=4):
+    return [([(torch.arange(length) + float(number)) * SCALE], "the rest") for number in range(count)]
+
+
+def as_lists(found):
+    return [([tensor.tolist() for tensor in tensors], rest) for tensors, rest in found]
+
+
+def test_after_two_equal_tapes_batches_are_played():
+    counted = Counted()
+    found = given(Player(counted, AlwaysPlayed()), 10)
+    assert as_lists(found) == as_lists(expected(10))
+    assert counted.runs == 6  # two, two that are noted and computed, and none of the other six
+
+
+def test_each_shape_has_a_tape_of_its_own():
+    counted, tapes = Counted(), AlwaysPlayed()
+    for length in (4, 7, 4, 7):
+        assert as_lists(given(Player(counted, tapes), 6, length)) == as_lists(expected(6, length))
+    assert len(tapes.kept) == 2
+    assert counted.runs == 2 * (6 + 1)
+
+
+def test_code_that_changes_from_batch_to_batch_is_never_played():
+    numbers = iter(range(100))
+    counted, tapes = Counted(lambda x: x * next(numbers)), AlwaysPlayed()
+    found = given(Player(counted, tapes), 8)
+    assert [tensors[0].tolist() for tensors, _ in found[4:]] == [
+        ((torch.arange(4) + float(number)) * (number + 2)).tolist()
+        for number in range(4, 8)  # two were noted
+    ]
+    assert list(tapes.kept.values()) == ["two batches did not run the same kernels"]
+
+
+def test_a_visit_in_which_the_code_gives_something_else_is_not_played():
+    factors = [SCALE]
+    counted, tapes = Counted(lambda x: x * factors[0]), Tapes()
+    given(Player(counted, tapes), 5)
+    (kept,) = tapes.kept.values()
+    assert not isinstance(kept, str)
+    factors[0] = 5.0
+    tapes.are_quicker = None
+    found = given(Player(counted, tapes), 4)
+    assert [tensors[0][1].item() for tensors, _ in found] == [5.0, 10.0, 15.0, 20.0]
+    assert list(tapes.kept.values()) == ["playing did not give what the code gave"]
+
+
+def test_code_that_is_computed_otherwise_when_it_is_looked_at_gives_what_it_gives_alone():
+    def compute(x):
+        return x * 2 if _get_current_dispatch_mode_stack() else x * SCALE
+
+    tapes = AlwaysPlayed()
+    assert as_lists(given(Player(Counted(compute), tapes), 8)) == as_lists(expected(8))
+    assert list(tapes.kept.values()) == ["two batches did not run the same kernels"]
+
+
+def test_what_is_not_quicker_is_given_up(monkeypatch):
+    clock = iter(range(1000))
+    seconds = []
+
+    def perf_counter():  # each batch that is computed both ways: begin, computed, restored, ended
+        seconds.append(next(clock) ** 2)  # what comes later takes longer
+        return seconds[-1]
+
+    monkeypatch.setattr(module.time, "perf_counter", perf_counter)
+    counted, tapes = Counted(), Tapes()
+    for _ in range(4):
+        given(Player(counted, tapes), 6)
+    assert list(tapes.kept.values()) == ["playing is not quicker"]
+    assert counted.runs == 4 * 6 + 2  # all of them, and the two that were noted
+
+
+def test_a_batch_that_takes_long_is_not_noted(monkeypatch):
+    monkeypatch.setattr(module, "_LONG", 0.0)
+    tapes = AlwaysPlayed()
+    given(Player(Counted(), tapes), 3)
+    assert list(tapes.kept.values()) == ["a batch takes long, so that little of it is Python"]
+
+
+def test_tapes_are_forgotten_when_the_tensors_lie_elsewhere():
+    tapes = AlwaysPlayed()
+    tapes.hold_at([1, 2])
+    given(Player(Counted(), tapes), 4)
+    tapes.hold_at([1, 2])
+    assert tapes.kept
+    tapes.hold_at([1, 3])
+    assert not tapes.kept
+    assert not tapes.begun
+
+
+def test_the_tapes_of_a_model_are_dropped_with_it():
+    shelf = Shelf()
+    of_both, of_one = shelf.of(("m001", "m002"), "train"), shelf.of(("m002",), "train")
+    assert shelf.of(("m001", "m002"), "train") is of_both
+    shelf.drop("m001")
+    assert shelf.of(("m001", "m002"), "train") is not of_both
+    assert shelf.of(("m002",), "train") is of_one
+
+
+NETS = {
+    "mlp": lambda: mlp(6, 8, 4, rate=0.3),
+    "normed": lambda: nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4)),
+    "attention": lambda: nn.Sequential(
+        nn.Unflatten(1, (3, 2)), nn.TransformerEncoderLayer(2, 1, 8, batch_first=True), nn.Flatten(), nn.Linear(6, 4)
+    ),
+}
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD, torch.optim.RMSprop])
+@pytest.mark.parametrize("clip", [None, 0.1])
+@pytest.mark.parametrize("net", NETS)
+def test_a_model_that_is_played_has_the_bits_of_the_plain_loop(net, clip, optimizer):
+    def build(_):
+        schedule = partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.99)
+        return learner(NETS[net](), optimizer=optimizer, clip_norm=clip, schedule=schedule)
+
+    (plain,), (played,) = lives(build, 1), lives(build, 1)
+    columns, tapes, valid_tapes = rows(16 * 9 + 5, 6), AlwaysPlayed(), AlwaysPlayed()
+    for visit in range(3):
+        set_generators(("noise", visit))
+        expected = train_visit(plain, columns, order(columns, visit)), valid_visit(plain, columns)
+        set_generators(("noise", visit))
+        found = train_visit(played, columns, order(columns, visit), tapes), valid_visit(played, columns, valid_tapes)
+        assert found == expected
+        assert played.state.to_bytes() == plain.state.to_bytes()
+    assert any(not isinstance(kept, str) for kept in tapes.kept.values())
