@@ -67,17 +67,17 @@ class _CrossEntropy(torch.autograd.Function):
         logs = torch.log_softmax(scores, -1)
         weightless, mean, ignored = None, 1, -100
         found = [torch.ops.aten.nll_loss_forward(one, target, weightless, mean, ignored) for one in logs.unbind(0)]
-        ctx.save_for_backward(logs, target, torch.stack([weight for _, weight in found]))
+        ctx.save_for_backward(logs, target, found[0][1])  # how many rows count, which the target says
         return torch.stack([loss for loss, _ in found])
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         (gradient,), (logs, target, weight) = gradients, ctx.saved_tensors
         members, rows, classes = logs.shape
-        flat, targets = logs.view(-1, classes), target.repeat(members)
+        flat, targets = logs.view(-1, classes), target.expand(members, rows).reshape(-1)
         of_each_row = (gradient / weight).repeat_interleave(rows)
         none, ignored = 0, -100
-        to_logs = torch.ops.aten.nll_loss_backward(of_each_row, flat, targets, None, none, ignored, weight[0])
+        to_logs = torch.ops.aten.nll_loss_backward(of_each_row, flat, targets, None, none, ignored, weight)
         return torch._log_softmax_backward_data(to_logs.view_as(logs), logs, -1, logs.dtype), None
 
 
