@@ -43,8 +43,8 @@ def probe(live: LiveLearner, sample: Sample, key: Key, batches: int, has_tapes: 
         states.append(live.state.to_bytes())
     once = seconds[1] / _steps(few, live.learner.batch_size)
     return {
-        "train_batch_seconds": _train_seconds(live, sample, start, once, trial_tapes(has_tapes)),
-        "valid_batch_seconds": _valid_seconds(live, sample, trial_tapes(has_tapes)),
+        "train_batch_seconds": _train_seconds(live, sample, start, once, Tapes() if has_tapes else None),
+        "valid_batch_seconds": _valid_seconds(live, sample, Tapes() if has_tapes else None),
         "first_seconds": max(0.0, seconds[0] - seconds[1]),
         "state_bytes": len(states[1]),
         "impure_tensor": first_difference(*states),
@@ -79,11 +79,6 @@ def _valid_seconds(live: LiveLearner, sample: Sample, tapes: Tapes | None) -> fl
     rows = min(sample.valid_rows, size * max(1, round(TIMED_SECONDS / max(1e-6, once))))
     columns = head(sample.columns, rows)
     return _typical(lambda: valid_visit(live, columns, tapes)) / _steps(columns, size)
-
-
-def trial_tapes(has_tapes: bool) -> Tapes | None:
-    """Tapes for what is timed, where there are to be any."""
-    return Tapes(is_trial=True) if has_tapes else None
 
 
 def timed(work: Callable[[], object]) -> float:

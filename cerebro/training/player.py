@@ -2,8 +2,8 @@
 
 A model's code is taken to be a function of its module and the batch. That is not believed but looked at: for batches of
 one shape a tape is made only where two batches gave one and the same tape, and playing it gave the bits that the code
-gave; and of every visit one batch is computed both ways. The others are played if that was quicker: playing saves the
-Python between the kernels, which is much of a small net and nothing of a large one.
+gave; and now and then a batch is computed both ways again. The others are played if that was quicker: playing saves
+the Python between the kernels, which is much of a small net and nothing of a large one.
 """
 
 import time
@@ -23,26 +23,42 @@ Shapes = tuple[Any, ...]
 """All of a batch that its kernels may depend on, but for the numbers."""
 
 
+_MOST_TAPES = 256
+_LONG, _LONGEST = 0.0015, 0.006
+"""Seconds of a batch, for each model and at most: of one that takes longer the Python between the kernels is little."""
+_BETWEEN = 64
+"""So many batches are played, or computed where that is quicker, before one is computed both ways again."""
+_QUICKER = 0.95
+"""Playing is to take less than this of what computing takes."""
+_GIVEN_UP = 3
+"""When playing was so often in a row not quicker it is not tried again."""
+
+
 @dataclass
 class Tapes:
     """The tapes of one computation, by the shapes of the batch; they hold while its tensors stay at `places`."""
 
-    is_trial: bool = False
-    """Nothing comes of what is computed but its seconds: what one visit found is believed in the next ones."""
+    models: int = 1
+    """How many compute together."""
     places: Any = None
+    memo: Any = None
+    """What the computation wants to know of the visit before, while its tensors stay."""
     kept: dict[Shapes, "_Kept | str"] = field(default_factory=dict)
     """A line that says why there is no tape, where there can be none."""
     begun: dict[Shapes, "_Kept | int"] = field(default_factory=dict)
     """How many batches were computed without a tape; then the first tape of two."""
-    are_quicker: bool | None = None
+    are_quicker: bool = False
     """Whether playing was quicker than computing, when it was looked at last."""
-    slower_visits: int = 0
-    """In how many visits in a row it was not."""
+    times_slower: int = 0
+    """How often in a row it was not."""
+    unchecked: int = _BETWEEN
+    """Batches since a batch was computed both ways."""
 
     def hold_at(self, places: Any) -> None:
         """Forget all tapes if the tensors lie elsewhere by now."""
         if places != self.places:
-            self.places, self.are_quicker, self.slower_visits = places, None, 0
+            self.places, self.memo = places, None
+            self.are_quicker, self.times_slower, self.unchecked = False, 0, _BETWEEN
             self.kept.clear()
             self.begun.clear()
 
@@ -56,7 +72,7 @@ class Shelf:
     def of(self, models: Sequence[str], computation: str) -> Tapes:
         """The tapes of what these models compute together."""
         key = tuple(models), computation
-        tapes = self._tapes.setdefault(key, Tapes())
+        tapes = self._tapes.setdefault(key, Tapes(len(models)))
         self._tapes.move_to_end(key)
         if len(self._tapes) > _MOST_TAPES:
             self._tapes.popitem(last=False)
@@ -66,13 +82,6 @@ class Shelf:
         """Let go of what belongs to a model, and of the memory where its tensors lay."""
         for key in [key for key in self._tapes if model in key[0]]:
             del self._tapes[key]
-
-
-_MOST_TAPES = 256
-_LONG = 0.006
-"""Seconds: of a batch that takes so long the Python between the kernels is a few percent."""
-_GIVEN_UP = 2
-"""After so many visits in which playing was not quicker it is not tried again."""
 
 
 @dataclass(frozen=True)
@@ -86,28 +95,28 @@ class Player:
 
     def __init__(self, compute: Callable[[Batch], Given], tapes: Tapes) -> None:
         self._compute, self._tapes = compute, tapes
-        self._is_first = True
-        if not tapes.is_trial:
-            tapes.are_quicker = None
 
     def __call__(self, batch: Batch) -> Given:
         """What `compute` gives for a batch, whichever way."""
-        shapes, tapes, is_first = _shapes(batch), self._tapes, self._is_first
-        self._is_first = False
+        shapes, tapes = _shapes(batch), self._tapes
         kept = tapes.kept.get(shapes)
-        # The first batch of a visit is slower than the others, and may settle how the models' parts are used.
         if kept is None:
             return self._made(batch, shapes)
-        if isinstance(kept, str) or is_first or tapes.are_quicker is False:
+        if isinstance(kept, str):
             return self._compute(batch)
-        if tapes.are_quicker:
-            return kept.tape.play(batch.values()), kept.rest
-        both = _both_ways(lambda: self._compute(batch), kept, batch)
-        tapes.are_quicker = both.played_seconds < both.computed_seconds
-        tapes.slower_visits = 0 if tapes.are_quicker else tapes.slower_visits + 1
+        if tapes.unchecked >= _BETWEEN:
+            return self._checked(batch, shapes, kept)
+        tapes.unchecked += 1
+        return (kept.tape.play(batch.values()), kept.rest) if tapes.are_quicker else self._compute(batch)
+
+    def _checked(self, batch: Batch, shapes: Shapes, kept: "_Kept") -> Given:
+        """What the code gives for a batch; playing is looked at beside it."""
+        tapes, both = self._tapes, _both_ways(lambda: self._compute(batch), kept, batch)
+        tapes.are_quicker, tapes.unchecked = both.played_seconds < _QUICKER * both.computed_seconds, 0
+        tapes.times_slower = 0 if tapes.are_quicker else tapes.times_slower + 1
         if not both.are_equal:
             tapes.kept[shapes] = "playing did not give what the code gave"
-        elif tapes.slower_visits >= _GIVEN_UP:
+        elif tapes.times_slower >= _GIVEN_UP:
             tapes.kept = dict.fromkeys(tapes.kept, "playing is not quicker")
         return both.given
 
@@ -122,7 +131,7 @@ class Player:
             start = time.perf_counter()
             given = self._compute(batch)
             begun[shapes] = 2
-            if time.perf_counter() - start > _LONG:
+            if time.perf_counter() - start > min(_LONG * self._tapes.models, _LONGEST):
                 kept[shapes] = "a batch takes long, so that little of it is Python"
             return given
         found = self._noted(batch)

@@ -9,7 +9,6 @@ from cerebro.streams import Key
 from cerebro.training.features import part_reason
 from cerebro.training.fused import NotFusedError, fused_train_visit, fused_valid_visit, why_not_fused
 from cerebro.training.learners import LiveLearner
-from cerebro.training.piloting import trial_tapes
 from cerebro.training.player import Tapes
 from cerebro.training.randomness import set_generators
 from cerebro.training.rewrites import ROUNDS, ROUNDS_AGAIN, deviation, parameters
@@ -108,7 +107,7 @@ class _Alone:
 
     def timed(self, rounds: int = ROUNDS) -> _Timed:
         """Some rounds of visits."""
-        tapes = [(live, trial_tapes(self.has_tapes), trial_tapes(self.has_tapes)) for live in self.lives]
+        tapes = [(live, self._tapes(1), self._tapes(1)) for live in self.lives]
 
         def train() -> Visits:
             return [self._trained(live, taped) for live, taped, _ in tapes]
@@ -116,6 +115,9 @@ class _Alone:
         trained, seconds, _ = _timed(train, rounds)
         measured, valid, _ = _timed(lambda: [valid_visit(live, self.columns, t) for live, _, t in tapes], rounds)
         return _Timed((trained, measured), seconds, valid)
+
+    def _tapes(self, models: int) -> Tapes | None:
+        return Tapes(models) if self.has_tapes else None
 
     def _trained(self, live: LiveLearner, tapes: Tapes | None) -> Visit:
         set_generators(self.key)
@@ -130,7 +132,7 @@ class _Pass(_Alone):
 
     def timed(self, rounds: int = ROUNDS) -> _Timed:
         """Some rounds of visits."""
-        tapes, valid_tapes = trial_tapes(self.has_tapes), trial_tapes(self.has_tapes)
+        tapes, valid_tapes = self._tapes(len(self.lives)), self._tapes(len(self.lives))
 
         def train() -> Visits:
             set_generators(self.key)

@@ -61,6 +61,7 @@ class AlwaysPlayed(Tapes):
     """Tapes that are played from the first batch on of which there is one, whether that is quicker or not."""
 
     are_quicker = property(lambda self: True, lambda self, value: None)
+    unchecked = property(lambda self: 0, lambda self, value: None)
 
 
 def check_same(build, members: int, columns, visits: int = 2) -> None:

@@ -74,6 +74,8 @@ def fused_train_visit(
             fused.rebind()
             player = fused.player(compute, tapes)
         steps.begin()  # before the next batch takes memory
+    if tapes is not None:
+        tapes.memo = [parameter.use for parameter in fused.joint.parameters]
     fused.joint.check_unchanged()
     bind_together(lives)
     return [divergence(visit) or visit for visit in fused.measures.visits()]
@@ -118,6 +120,9 @@ class _Fused:
         if tapes is None or not self.measures.are_joint:
             return compute
         tapes.hold_at(self.joint.places)
+        if tapes.memo is not None:  # of a visit whose batches are played from the first on nothing is seen
+            for parameter, use in zip(self.joint.parameters, tapes.memo, strict=True):
+                parameter.use = use
         return Player(compute, tapes)
 
     def rebind(self) -> None:

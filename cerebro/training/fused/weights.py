@@ -115,6 +115,16 @@ class ManyParameter(Many):
         self._home[0].copy_(gradient)
         return self._home[1]
 
+    @property
+    def use(self) -> bool | None:
+        """Whether the leaf is used that all share; None before anything used one."""
+        return self._as_one
+
+    @use.setter
+    def use(self, as_one: bool | None) -> None:
+        if self._as_one is None and (self._leaf is not None or not as_one):
+            self._as_one = as_one
+
     def taken_gradients(self) -> list[torch.Tensor | None]:
         """What autograd left: one gradient for all, or that of each member."""
         leaves = self.own if self._leaf is None or not self._as_one else (self._leaf,)
