@@ -11,7 +11,7 @@ import torch
 
 from cerebro.streams import Key
 from cerebro.training.learners import LiveLearner
-from cerebro.training.player import Tapes
+from cerebro.training.player import Tapes, tapes_of
 from cerebro.training.randomness import set_generators
 from cerebro.training.state import read_tensors
 from cerebro.training.train import Columns, DivergedError, train_visit, valid_visit
@@ -43,8 +43,8 @@ def probe(live: LiveLearner, sample: Sample, key: Key, batches: int, has_tapes: 
         states.append(live.state.to_bytes())
     once = seconds[1] / _steps(few, live.learner.batch_size)
     return {
-        "train_batch_seconds": _train_seconds(live, sample, start, once, Tapes() if has_tapes else None),
-        "valid_batch_seconds": _valid_seconds(live, sample, Tapes() if has_tapes else None),
+        "train_batch_seconds": _train_seconds(live, sample, start, once, tapes_of(1, True) if has_tapes else None),
+        "valid_batch_seconds": _valid_seconds(live, sample, tapes_of(1, False) if has_tapes else None),
         "first_seconds": max(0.0, seconds[0] - seconds[1]),
         "state_bytes": len(states[1]),
         "impure_tensor": first_difference(*states),

@@ -24,8 +24,6 @@ Shapes = tuple[Any, ...]
 
 
 _MOST_TAPES = 256
-_LONG, _LONGEST = 0.0015, 0.006
-"""Seconds of a batch, for each model and at most: of one that takes longer the Python between the kernels is little."""
 _BETWEEN = 64
 """So many batches are played, or computed where that is quicker, before one is computed both ways again."""
 _QUICKER = 0.95
@@ -38,8 +36,8 @@ _GIVEN_UP = 3
 class Tapes:
     """The tapes of one computation, by the shapes of the batch; they hold while its tensors stay at `places`."""
 
-    models: int = 1
-    """How many compute together."""
+    longest: float = 0.0015
+    """Seconds: of a batch that takes longer the Python between the kernels is little, and it is not noted."""
     places: Any = None
     memo: Any = None
     """What the computation wants to know of the visit before, while its tensors stay."""
@@ -63,16 +61,21 @@ class Tapes:
             self.begun.clear()
 
 
+def tapes_of(models: int, trains: bool) -> Tapes:
+    """Tapes for what so many models compute: in training a batch has three times as many kernels."""
+    return Tapes(min(0.0015 * models, 0.006) if trains else min(0.0003 * models, 0.0012))
+
+
 class Shelf:
     """The tapes of many computations, each of which belongs to some models."""
 
     def __init__(self) -> None:
         self._tapes: OrderedDict[tuple[tuple[str, ...], str], Tapes] = OrderedDict()
 
-    def of(self, models: Sequence[str], computation: str) -> Tapes:
-        """The tapes of what these models compute together."""
+    def of(self, models: Sequence[str], computation: str, trains: bool) -> Tapes:
+        """The tapes of what these models compute together: that they train, or are measured."""
         key = tuple(models), computation
-        tapes = self._tapes.setdefault(key, Tapes(len(models)))
+        tapes = self._tapes.setdefault(key, tapes_of(len(models), trains))
         self._tapes.move_to_end(key)
         if len(self._tapes) > _MOST_TAPES:
             self._tapes.popitem(last=False)
@@ -131,7 +134,7 @@ class Player:
             start = time.perf_counter()
             given = self._compute(batch)
             begun[shapes] = 2
-            if time.perf_counter() - start > min(_LONG * self._tapes.models, _LONGEST):
+            if time.perf_counter() - start > self._tapes.longest:
                 kept[shapes] = "a batch takes long, so that little of it is Python"
             return given
         found = self._noted(batch)

@@ -9,7 +9,7 @@ from cerebro.streams import Key
 from cerebro.training.features import part_reason
 from cerebro.training.fused import NotFusedError, fused_train_visit, fused_valid_visit, why_not_fused
 from cerebro.training.learners import LiveLearner
-from cerebro.training.player import Tapes
+from cerebro.training.player import Tapes, tapes_of
 from cerebro.training.randomness import set_generators
 from cerebro.training.rewrites import ROUNDS, ROUNDS_AGAIN, deviation, parameters
 from cerebro.training.train import Columns, DivergedError, Visit, train_visit, valid_visit
@@ -107,7 +107,7 @@ class _Alone:
 
     def timed(self, rounds: int = ROUNDS) -> _Timed:
         """Some rounds of visits."""
-        tapes = [(live, self._tapes(1), self._tapes(1)) for live in self.lives]
+        tapes = [(live, self._tapes(1, True), self._tapes(1, False)) for live in self.lives]
 
         def train() -> Visits:
             return [self._trained(live, taped) for live, taped, _ in tapes]
@@ -116,8 +116,8 @@ class _Alone:
         measured, valid, _ = _timed(lambda: [valid_visit(live, self.columns, t) for live, _, t in tapes], rounds)
         return _Timed((trained, measured), seconds, valid)
 
-    def _tapes(self, models: int) -> Tapes | None:
-        return Tapes(models) if self.has_tapes else None
+    def _tapes(self, models: int, trains: bool) -> Tapes | None:
+        return tapes_of(models, trains) if self.has_tapes else None
 
     def _trained(self, live: LiveLearner, tapes: Tapes | None) -> Visit:
         set_generators(self.key)
@@ -132,7 +132,7 @@ class _Pass(_Alone):
 
     def timed(self, rounds: int = ROUNDS) -> _Timed:
         """Some rounds of visits."""
-        tapes, valid_tapes = self._tapes(len(self.lives)), self._tapes(len(self.lives))
+        tapes, valid_tapes = self._tapes(len(self.lives), True), self._tapes(len(self.lives), False)
 
         def train() -> Visits:
             set_generators(self.key)

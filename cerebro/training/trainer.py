@@ -163,7 +163,8 @@ class Trainer:
         """The tapes of what these units compute."""
         if self._shelf is None:
             return None
-        return self._shelf.of([unit.model for unit in units], f"{units[0].kind} {kernel}")
+        kind = units[0].kind
+        return self._shelf.of([unit.model for unit in units], f"{kind} {kernel}", kind == "train")
 
     def _drop_tapes(self, model: str) -> None:
         if self._shelf is not None:

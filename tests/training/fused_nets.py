@@ -68,7 +68,7 @@ def check_same(build, members: int, columns, visits: int = 2) -> None:
     """Assert that a group trained in one pass ends with the bits of its members trained alone."""
     alone, group, played = lives(build, members), lives(build, members), lives(build, members)
     assert why_not_fused(group) is None
-    tapes = AlwaysPlayed()
+    tapes = AlwaysPlayed(float("inf"))
     for visit in range(visits):
         expected, found = train_alone(alone, columns, visit), train_fused(group, columns, visit)
         assert list(map(repr, found)) == list(map(repr, expected))

@@ -27,10 +27,7 @@ class Counted:
         return [self.compute(batch["x"])], "the rest"
 
 
-@pytest.fixture(autouse=True)
-def patient(monkeypatch):
-    monkeypatch.setattr(module, "_LONG", float("inf"))
-    monkeypatch.setattr(module, "_LONGEST", float("inf"))
+PATIENT = float("inf")
 
 
 def given(player, count, length=4):
@@ -47,13 +44,13 @@ def as_lists(found):
 
 def test_after_two_equal_tapes_batches_are_played():
     counted = Counted()
-    found = given(Player(counted, AlwaysPlayed()), 10)
+    found = given(Player(counted, AlwaysPlayed(PATIENT)), 10)
     assert as_lists(found) == as_lists(expected(10))
     assert counted.runs == 6  # two, two that are noted and computed, and none of the other six
 
 
 def test_each_shape_has_a_tape_of_its_own():
-    counted, tapes = Counted(), AlwaysPlayed()
+    counted, tapes = Counted(), AlwaysPlayed(PATIENT)
     for length in (4, 7, 4, 7):
         assert as_lists(given(Player(counted, tapes), 6, length)) == as_lists(expected(6, length))
     assert len(tapes.kept) == 2
@@ -62,7 +59,7 @@ def test_each_shape_has_a_tape_of_its_own():
 
 def test_code_that_changes_from_batch_to_batch_is_never_played():
     numbers = iter(range(100))
-    counted, tapes = Counted(lambda x: x * next(numbers)), AlwaysPlayed()
+    counted, tapes = Counted(lambda x: x * next(numbers)), AlwaysPlayed(PATIENT)
     found = given(Player(counted, tapes), 8)
     assert [tensors[0].tolist() for tensors, _ in found[4:]] == [
         ((torch.arange(4) + float(number)) * (number + 2)).tolist()
@@ -74,7 +71,7 @@ def test_code_that_changes_from_batch_to_batch_is_never_played():
 def test_code_that_gives_something_else_by_now_is_found_out(monkeypatch):
     monkeypatch.setattr(module, "_BETWEEN", 3)
     factors = [SCALE]
-    tapes = Tapes()
+    tapes = Tapes(PATIENT)
     player = Player(Counted(lambda x: x * factors[0]), tapes)
     given(player, 5)
     (kept,) = tapes.kept.values()
@@ -89,7 +86,7 @@ def test_code_that_is_computed_otherwise_when_it_is_looked_at_gives_what_it_give
     def compute(x):
         return x * 2 if _get_current_dispatch_mode_stack() else x * SCALE
 
-    tapes = AlwaysPlayed()
+    tapes = AlwaysPlayed(PATIENT)
     assert as_lists(given(Player(Counted(compute), tapes), 8)) == as_lists(expected(8))
     assert list(tapes.kept.values()) == ["two batches did not run the same kernels"]
 
@@ -98,21 +95,20 @@ def test_what_is_not_quicker_is_given_up(monkeypatch):
     seconds = (number**2 for number in itertools.count())  # what comes later takes longer
     monkeypatch.setattr(module.time, "perf_counter", lambda: next(seconds))
     monkeypatch.setattr(module, "_BETWEEN", 2)
-    counted, tapes = Counted(), Tapes()
+    counted, tapes = Counted(), Tapes(PATIENT)
     given(Player(counted, tapes), 20)
     assert list(tapes.kept.values()) == ["playing is not quicker"]
     assert counted.runs == 20 + 2  # all of them, and the two that were noted
 
 
-def test_a_batch_that_takes_long_is_not_noted(monkeypatch):
-    monkeypatch.setattr(module, "_LONG", 0.0)
-    tapes = AlwaysPlayed()
+def test_a_batch_that_takes_long_is_not_noted():
+    tapes = AlwaysPlayed(0.0)
     given(Player(Counted(), tapes), 3)
     assert list(tapes.kept.values()) == ["a batch takes long, so that little of it is Python"]
 
 
 def test_tapes_are_forgotten_when_the_tensors_lie_elsewhere():
-    tapes = AlwaysPlayed()
+    tapes = AlwaysPlayed(PATIENT)
     tapes.hold_at([1, 2])
     given(Player(Counted(), tapes), 4)
     tapes.hold_at([1, 2])
@@ -124,11 +120,11 @@ def test_tapes_are_forgotten_when_the_tensors_lie_elsewhere():
 
 def test_the_tapes_of_a_model_are_dropped_with_it():
     shelf = Shelf()
-    of_both, of_one = shelf.of(("m001", "m002"), "train"), shelf.of(("m002",), "train")
-    assert shelf.of(("m001", "m002"), "train") is of_both
+    of_both, of_one = shelf.of(("m001", "m002"), "train", True), shelf.of(("m002",), "train", True)
+    assert shelf.of(("m001", "m002"), "train", True) is of_both
     shelf.drop("m001")
-    assert shelf.of(("m001", "m002"), "train") is not of_both
-    assert shelf.of(("m002",), "train") is of_one
+    assert shelf.of(("m001", "m002"), "train", True) is not of_both
+    assert shelf.of(("m002",), "train", True) is of_one
 
 
 NETS = {
@@ -149,7 +145,7 @@ def test_a_model_that_is_played_has_the_bits_of_the_plain_loop(net, clip, optimi
         return learner(NETS[net](), optimizer=optimizer, clip_norm=clip, schedule=schedule)
 
     (plain,), (played,) = lives(build, 1), lives(build, 1)
-    columns, tapes, valid_tapes = rows(16 * 9 + 5, 6), AlwaysPlayed(), AlwaysPlayed()
+    columns, tapes, valid_tapes = rows(16 * 9 + 5, 6), AlwaysPlayed(PATIENT), AlwaysPlayed(PATIENT)
     for visit in range(3):
         set_generators(("noise", visit))
         expected = train_visit(plain, columns, order(columns, visit)), valid_visit(plain, columns)
