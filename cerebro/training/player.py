@@ -23,7 +23,7 @@ Shapes = tuple[Any, ...]
 """All of a batch that its kernels may depend on, but for the numbers."""
 
 
-_MOST_TAPES = 256
+_MOST_TAPES, _PATIENCE = 256, 16
 _BETWEEN = 64
 """So many batches are played, or computed where that is quicker, before one is computed both ways again."""
 _QUICKER = 0.95
@@ -38,6 +38,8 @@ class Tapes:
 
     longest: float = 0.0015
     """Seconds: of a batch that takes longer the Python between the kernels is little, and it is not noted."""
+    patience: int = 1
+    """So many batches of one shape are computed before one is timed, and noted: it costs some dozens of them."""
     places: Any = None
     memo: Any = None
     """What the computation wants to know of the visit before, while its tensors stay."""
@@ -61,9 +63,9 @@ class Tapes:
             self.begun.clear()
 
 
-def tapes_of(models: int, trains: bool) -> Tapes:
+def tapes_of(models: int, trains: bool, patience: int = 1) -> Tapes:
     """Tapes for what so many models compute: in training a batch has three times as many kernels."""
-    return Tapes(min(0.0015 * models, 0.006) if trains else min(0.0003 * models, 0.0012))
+    return Tapes(min(0.0015 * models, 0.006) if trains else min(0.0003 * models, 0.0012), patience)
 
 
 class Shelf:
@@ -75,7 +77,7 @@ class Shelf:
     def of(self, models: Sequence[str], computation: str, trains: bool) -> Tapes:
         """The tapes of what these models compute together: that they train, or are measured."""
         key = tuple(models), computation
-        tapes = self._tapes.setdefault(key, tapes_of(len(models), trains))
+        tapes = self._tapes.setdefault(key, tapes_of(len(models), trains, _PATIENCE))
         self._tapes.move_to_end(key)
         if len(self._tapes) > _MOST_TAPES:
             self._tapes.popitem(last=False)
@@ -124,17 +126,13 @@ class Player:
         return both.given
 
     def _made(self, batch: Batch, shapes: Shapes) -> Given:
-        """What the code gives for a batch; of one shape the second is timed, and the next two are recorded."""
+        """What the code gives for a batch; after some of one shape one is timed, and the next two are noted."""
         begun, kept = self._tapes.begun, self._tapes.kept
         earlier = begun.setdefault(shapes, 0)
-        if earlier == 0:
-            begun[shapes] = 1
-            return self._compute(batch)
-        if earlier == 1:
-            start = time.perf_counter()
+        if isinstance(earlier, int) and earlier <= self._tapes.patience:
+            begun[shapes], start = earlier + 1, time.perf_counter()
             given = self._compute(batch)
-            begun[shapes] = 2
-            if time.perf_counter() - start > self._tapes.longest:
+            if earlier == self._tapes.patience and time.perf_counter() - start > self._tapes.longest:
                 kept[shapes] = "a batch takes long, so that little of it is Python"
             return given
         found = self._noted(batch)

@@ -13,8 +13,6 @@ from cerebro.training.train import Columns, train_visit
 
 ROUNDS = 3
 """The batches are visited so often, one visit going on from the other; the quickest counts."""
-ROUNDS_AGAIN = 6
-"""So often where it is measured again."""
 
 
 def compared_alone(reference: LiveLearner, other: LiveLearner, columns: Columns, key: Key) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from cerebro.training.fused import NotFusedError, fused_train_visit, fused_valid
 from cerebro.training.learners import LiveLearner
 from cerebro.training.player import Tapes, tapes_of
 from cerebro.training.randomness import set_generators
-from cerebro.training.rewrites import ROUNDS, ROUNDS_AGAIN, deviation, parameters
+from cerebro.training.rewrites import ROUNDS, deviation, parameters
 from cerebro.training.train import Columns, DivergedError, Visit, train_visit, valid_visit
 
 Visits = Sequence[Visit | DivergedError]
@@ -37,21 +37,22 @@ def compared(
     """
     starts = [memoryview(live.state.to_bytes()) for live in lives]
     alone_way, pass_way = _Alone(lives, columns, key, has_tapes), _Pass(lives, columns, key, has_tapes, True)
+    rounds = ROUNDS + (_UNTIL_PLAYED if has_tapes and _batches(lives[0], columns) < _MANY else 0)
 
     def begin() -> None:
         for live, start in zip(lives, starts, strict=True):
             live.state.load(start)
 
     try:
-        alone, states, reference = alone_way.timed(), _states(lives), [parameters(live) for live in lives]
+        alone, states, reference = alone_way.timed(rounds), _states(lives), [parameters(live) for live in lives]
         begin()
-        together = pass_way.timed()
+        together = pass_way.timed(rounds)
         same = together.given == alone.given and states == _states(lives)
         if same and _NEAR[0] < alone.train / together.train < _NEAR[1]:
             begin()
-            alone = alone.quicker(alone_way.timed(ROUNDS_AGAIN))
+            alone = alone.quicker(alone_way.timed(rounds + ROUNDS))
             begin()
-            together = together.quicker(pass_way.timed(ROUNDS_AGAIN))
+            together = together.quicker(pass_way.timed(rounds + ROUNDS))
         found: dict[str, Any] = {
             "train_gain": alone.train / together.train,
             "valid_gain": alone.valid / together.valid,
@@ -62,7 +63,7 @@ def compared(
         if exact:
             return found
         begin()
-        stacked = _Pass(lives, columns, key, has_tapes, False).timed()
+        stacked = _Pass(lives, columns, key, has_tapes, False).timed(rounds)
     except NotFusedError as error:
         return {"why_not": str(error)}
     except DivergedError as error:
@@ -77,6 +78,8 @@ def compared(
     }
 
 
+_UNTIL_PLAYED, _MANY = 6, 20
+"""Visits before a batch is played of whose shape each has one; where a visit has many batches, the others are soon."""
 _NEAR = (0.95, 1.4)
 """Gains between these are measured again: the noise of a few rounds is a fifth, and 1.1 decides."""
 
@@ -105,7 +108,7 @@ class _Alone:
     key: Key
     has_tapes: bool
 
-    def timed(self, rounds: int = ROUNDS) -> _Timed:
+    def timed(self, rounds: int) -> _Timed:
         """Some rounds of visits."""
         tapes = [(live, self._tapes(1, True), self._tapes(1, False)) for live in self.lives]
 
@@ -130,7 +133,7 @@ class _Pass(_Alone):
 
     exact: bool
 
-    def timed(self, rounds: int = ROUNDS) -> _Timed:
+    def timed(self, rounds: int) -> _Timed:
         """Some rounds of visits."""
         tapes, valid_tapes = self._tapes(len(self.lives), True), self._tapes(len(self.lives), False)
 
@@ -144,6 +147,10 @@ class _Pass(_Alone):
         trained, seconds, first = _timed(train, rounds)
         measured, valid, first_valid = _timed(measure, rounds)
         return _Timed((trained, measured), seconds, valid, first + first_valid)
+
+
+def _batches(live: LiveLearner, columns: Columns) -> int:
+    return -(-len(next(iter(columns.values()))) // live.learner.batch_size)
 
 
 def _states(lives: Sequence[LiveLearner]) -> list[bytes]:
