@@ -115,8 +115,11 @@ class _Alone:
         def train() -> Visits:
             return [self._trained(live, taped) for live, taped, _ in tapes]
 
-        trained, seconds, _ = _timed(train, rounds)
-        measured, valid, _ = _timed(lambda: [valid_visit(live, self.columns, t) for live, _, t in tapes], rounds)
+        def measure() -> Visits:
+            return [valid_visit(live, self.columns, taped) for live, _, taped in tapes]
+
+        trained, seconds, _ = _timed(self.lives, train, rounds)
+        measured, valid, _ = _timed(self.lives, measure, rounds)
         return _Timed((trained, measured), seconds, valid)
 
     def _tapes(self, models: int, trains: bool) -> Tapes | None:
@@ -144,8 +147,8 @@ class _Pass(_Alone):
         def measure() -> Visits:
             return fused_valid_visit(self.lives, self.columns, self.exact, valid_tapes)
 
-        trained, seconds, first = _timed(train, rounds)
-        measured, valid, first_valid = _timed(measure, rounds)
+        trained, seconds, first = _timed(self.lives, train, rounds)
+        measured, valid, first_valid = _timed(self.lives, measure, rounds)
         return _Timed((trained, measured), seconds, valid, first + first_valid)
 
 
@@ -162,11 +165,19 @@ def _derivations(live: LiveLearner) -> list[tuple[str, str]]:
     return [(part.identity, part_reason(part)) for part in (live.view, live.frozen) if part is not None]
 
 
-def _timed(visits: Callable[[], Visits], rounds: int) -> tuple[list[Visits], float, float]:
-    """What some rounds of visits gave, the seconds of the quickest of them, and by how much the first was slower."""
-    given, seconds = list[Visits](), list[float]()
+def _timed(
+    lives: Sequence[LiveLearner], visits: Callable[[], Visits], rounds: int
+) -> tuple[list[Visits], float, float]:
+    """What some rounds of visits gave, the seconds of the quickest of them, and by how much the first was slower.
+
+    All but the first begin where the first has ended: a pilot is not to train for longer than it has to.
+    """
+    given, seconds, ends = list[Visits](), list[float](), list[memoryview]()
     for _ in range(rounds):
+        for live, end in zip(lives, ends, strict=False):
+            live.state.load(end)
         begun = time.perf_counter()
         given.append(list(visits()))
         seconds.append(time.perf_counter() - begun)
+        ends = ends or [memoryview(bytearray(live.state.to_bytes())) for live in lives]
     return given, min(seconds), seconds[0] - min(seconds)
