@@ -178,7 +178,7 @@ class _Recording(TorchDispatchMode):
 
     def _remember(self, lasting: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> bool:
         """Whether a kernel has written to any of these, given with their earlier numbers: not every schema tells."""
-        written = [(tensor, before) for tensor, before in lasting if not _are_equal(tensor, before)]
+        written = [(tensor, before) for tensor, before in lasting if not equal_bits(tensor, before)]
         for tensor, before in written:
             self._before.setdefault(place_of(tensor), (tensor.detach(), before))
         return bool(written)
@@ -311,10 +311,11 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether two tensors are of one kind, lie alike, and have the same bits."""
     if (one.dtype, one.shape, one.stride(), one.device) != (other.dtype, other.shape, other.stride(), other.device):
         return False
-    return _are_equal(one, other)
+    return equal_bits(one, other)
 
 
-def _are_equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+def equal_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors of one type have the same bits, however they lie."""
     ours, theirs = (tensor.detach().contiguous().view(-1).view(torch.uint8) for tensor in (one, other))
     return torch.equal(ours, theirs)
 

@@ -43,6 +43,8 @@ class Loss(Metric):
 
 
 LOSS = Loss()
+_TENSOR = object()
+"""In the place of a tensor of a metric."""
 
 
 def train_visit(
@@ -175,7 +177,7 @@ def _rows(batch: Batch) -> int:
 
 
 def _measured(live: LiveLearner, batch: Batch, loss: torch.Tensor, output: Any) -> Given:
-    """The tensors that the metrics measure, and all else: for each metric its parts, with None for a tensor."""
+    """The tensors that the metrics measure, and all else: for each metric its parts, with a mark for a tensor."""
     if live.metrics and output is None:
         raise ModelError("Learner.loss: never called the module, so the metrics have no output: return (loss, output)")
     tensors, rest = list[torch.Tensor](), list[tuple[str, Any]]()
@@ -184,7 +186,7 @@ def _measured(live: LiveLearner, batch: Batch, loss: torch.Tensor, output: Any) 
             statistics = metric.measure(loss if metric is LOSS else output, batch)
             if isinstance(statistics, Mapping):
                 tensors += (value for value in statistics.values() if isinstance(value, torch.Tensor))
-                statistics = {k: None if isinstance(v, torch.Tensor) else v for k, v in statistics.items()}
+                statistics = {k: _TENSOR if isinstance(v, torch.Tensor) else v for k, v in statistics.items()}
             rest.append((name, statistics))
     return tensors, rest
 
@@ -194,7 +196,7 @@ def _keep(meters: Mapping[str, Meter], tensors: Tensors, rest: Sequence[tuple[st
     numbers = iter(tensors)
     for name, statistics in rest:
         if isinstance(statistics, Mapping):
-            statistics = {part: next(numbers) if value is None else value for part, value in statistics.items()}
+            statistics = {part: next(numbers) if value is _TENSOR else value for part, value in statistics.items()}
         meters[name].add(statistics)
 
 

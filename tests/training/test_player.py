@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
+import cerebro
+from cerebro.errors import ModelError
 from cerebro.training import player as module
 from cerebro.training.player import Player, Shelf, Tapes
 from cerebro.training.train import train_visit, valid_visit
@@ -154,3 +156,16 @@ def test_a_model_that_is_played_has_the_bits_of_the_plain_loop(net, clip, optimi
         assert found == expected
         assert played.state.to_bytes() == plain.state.to_bytes()
     assert any(not isinstance(kept, str) for kept in tapes.kept.values()), tapes.kept
+
+
+def test_a_statistic_that_is_none_is_refused_in_words():
+    class Absent(cerebro.metrics.Metric):
+        def measure(self, output, batch):
+            return {"count": None}
+
+        def value(self, totals):
+            return 0.0
+
+    (live,) = lives(lambda _: learner(NETS["mlp"](), metrics={"absent": Absent()}), 1)
+    with pytest.raises(ModelError, match="only numbers and tensors of them add up"):
+        train_visit(live, rows(32, 6), None)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 from cerebro.training.fused.many import Group, Many
 from cerebro.training.fused.strides import part, stack
+from cerebro.training.tape import equal_bits
 
 Tensors = Sequence[torch.Tensor]
 _SHARES = (1.0, 0.5, 0.1)
@@ -187,11 +188,7 @@ def _trial(case: Case, generator: torch.Generator, share: float) -> dict[bool, l
 
 def _are_same(ones: Sequence[torch.Tensor | None], others: Sequence[torch.Tensor | None]) -> list[bool]:
     pairs = zip(ones, others, strict=True)
-    return [one is None or other is None or _same_bits(one, other) for one, other in pairs]
-
-
-def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return torch.equal(*(tensor.contiguous().view(-1).view(torch.uint8) for tensor in (one, other)))
+    return [one is None or other is None or equal_bits(one, other) for one, other in pairs]
 
 
 def _alone(value: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, gradient: torch.Tensor) -> Any:
