@@ -1,6 +1,8 @@
 """How a state lies in memory: the list of its tensors, its parts, and the JSON of what is not a tensor."""
 
+import functools
 import json
+import math
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -42,20 +44,37 @@ class Layout:
     @classmethod
     def of(cls, named: list[tuple[str, torch.Tensor]]) -> "Layout":
         """The layout of these tensors, one after another."""
-        entries, offset = list[Entry](), 0
-        for name, tensor in named:
-            strides = tuple(tensor.stride()) if _is_dense(tensor) else tuple(tensor.contiguous().stride())
-            shape = tuple(tensor.shape)
-            entries.append(Entry(name, dtype_name(tensor.dtype), shape, strides, offset))
-            offset += -(-_span(shape, strides) * tensor.dtype.itemsize // _ALIGN) * _ALIGN
-        rows = [[e.name, e.dtype, e.shape, e.strides, e.offset] for e in entries]
-        return cls(tuple(entries), offset, json.dumps(rows, separators=(",", ":")).encode())
+        return _laid_out(tuple([(name, t.dtype, t.shape, t.stride()) for name, t in named]))
+
+    def views(self, flat: torch.Tensor) -> list[torch.Tensor]:
+        """All tensors, in the payload `flat`."""
+        typed, views = dict[str, torch.Tensor](), list[torch.Tensor]()
+        for entry in self.entries:
+            if entry.dtype not in typed:
+                typed[entry.dtype] = flat.view(getattr(torch, entry.dtype))
+            numbers = typed[entry.dtype]
+            start = numbers.storage_offset() + entry.offset // numbers.element_size()
+            views.append(numbers.as_strided(entry.shape, entry.strides, start))
+        return views
 
     @classmethod
+    @functools.lru_cache
     def parse(cls, text: bytes, size: int) -> "Layout":
         """The layout that was written as `text`, of a payload of `size` bytes."""
         rows = json.loads(text)
         return cls(tuple(Entry(n, d, tuple(s), tuple(t), o) for n, d, s, t, o in rows), size, text)
+
+
+@functools.lru_cache
+def _laid_out(kinds: tuple[tuple[str, torch.dtype, tuple[int, ...], tuple[int, ...]], ...]) -> Layout:
+    """The layout of tensors of such names, types, shapes and strides: models of one architecture have one."""
+    entries, offset = list[Entry](), 0
+    for name, dtype, shape, strides in kinds:
+        strides = tuple(strides) if _is_dense(shape, strides) else torch.empty(shape, device="meta").stride()
+        entries.append(Entry(name, dtype_name(dtype), tuple(shape), strides, offset))
+        offset += -(-_span(shape, strides) * dtype.itemsize // _ALIGN) * _ALIGN
+    rows = [[e.name, e.dtype, e.shape, e.strides, e.offset] for e in entries]
+    return Layout(tuple(entries), offset, json.dumps(rows, separators=(",", ":")).encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +137,8 @@ def _span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
     return 1 + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
 
 
-def _is_dense(tensor: torch.Tensor) -> bool:
-    return _span(tuple(tensor.shape), tuple(tensor.stride())) == tensor.numel()
+def _is_dense(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    return _span(shape, strides) == math.prod(shape)
 
 
 def _tag(value: Any, where: str) -> Any:

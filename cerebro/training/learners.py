@@ -1,5 +1,6 @@
 """Building a learner for one config, ready to train: checked, on its device, bound to a flat state."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -199,7 +200,7 @@ def _prefer_fused(optimizer: Any) -> None:
 
     None reads the sparse gradients of embeddings; on GPUs that of Adagrad wants a state that was made for it.
     """
-    if "fused" not in inspect.signature(type(optimizer).__init__).parameters:
+    if not _may_be_fused(type(optimizer)):
         return
     devices = {parameter.device.type for group in optimizer.param_groups for parameter in group["params"]}
     if isinstance(optimizer, torch.optim.Adagrad) and devices != {"cpu"}:
@@ -211,6 +212,11 @@ def _prefer_fused(optimizer: Any) -> None:
         floating = all(parameter.is_floating_point() for parameter in group["params"])
         if undecided and floating:
             group["fused"] = True
+
+
+@functools.cache
+def _may_be_fused(kind: type) -> bool:
+    return "fused" in inspect.signature(kind.__init__).parameters
 
 
 def as_metric(name: str, metric: Any, label: str | None) -> Metric:

@@ -46,13 +46,23 @@ class LiveState:
         self._bind()
         return self._flat
 
-    def move(self, flat: torch.Tensor) -> None:
-        """Let the buffer, of the size that it has, be `flat` from here on."""
-        flat.copy_(self.bound())
-        for (tensor, _), entry in zip(self._bound, self._layout.entries, strict=True):
+    def buffer(self) -> torch.Tensor | None:
+        """The buffer; None where a tensor is not in it."""
+        return self._flat if self._is_bound(list(self.tensors())) else None
+
+    def layout(self) -> Layout:
+        """How the tensors would lie in a buffer, as they are now."""
+        return Layout.of(list(self.tensors()))
+
+    def move(self, layout: Layout, flat: torch.Tensor) -> None:
+        """Bring every tensor into the buffer `flat`, as `layout` says, which is the state's own."""
+        self._bound = []
+        for (_, tensor), entry, view in zip(self.tensors(), layout.entries, layout.views(flat), strict=True):
+            view.copy_(tensor.detach())
             if tensor.device.type == "cpu":
-                tensor.data = entry.view(flat)
-        self._flat = flat
+                tensor.data = view
+            self._bound.append((tensor, entry.offset))
+        self._layout, self._flat = layout, flat
 
     def write(self, room_for: Callable[[int], memoryview]) -> int:
         """Write the state where `room_for(size)` says; gives its size in bytes.
@@ -149,18 +159,9 @@ class LiveState:
 
     def _bind(self) -> None:
         """Make every tensor a view into the flat buffer, unless all are already where they belong."""
-        named = list(self.tensors())
-        if self._is_bound(named):
-            return
-        layout = Layout.of(named)
-        flat = torch.zeros(layout.size, dtype=torch.uint8)
-        for (_, tensor), entry in zip(named, layout.entries, strict=True):
-            view = entry.view(flat)
-            view.copy_(tensor.detach())
-            if tensor.device.type == "cpu":
-                tensor.data = view
-        self._layout, self._flat = layout, flat
-        self._bound = [(tensor, entry.offset) for (_, tensor), entry in zip(named, layout.entries, strict=True)]
+        if self.buffer() is None:
+            layout = self.layout()
+            self.move(layout, torch.zeros(layout.size, dtype=torch.uint8))
 
     def _is_bound(self, named: list[tuple[str, torch.Tensor]]) -> bool:
         if len(named) != len(self._bound):
@@ -180,8 +181,7 @@ class LiveState:
         self.optimizer.state.clear()
         parameters = parameters_of(self.optimizer)
         self._bound = []
-        for entry in layout.entries:
-            view = entry.view(flat)
+        for entry, view in zip(layout.entries, layout.views(flat), strict=True):
             kind, _, rest = entry.name.partition("/")
             if kind == "module":
                 tensor = own[entry.name]

@@ -4,6 +4,7 @@ import enum
 import functools
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,27 @@ Alike = set[tuple[int, int]]
 """Pairs of objects that need not be compared any more, by their ids."""
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """A learner, with the parts and the tensors of its module by name."""
+
+    live: LiveLearner
+    modules: list[tuple[str, nn.Module]]
+    tensors: list[tuple[str, torch.Tensor]]
+    ties: tuple[list[int], list[int]]
+
+    @classmethod
+    def of(cls, live: LiveLearner) -> "_Parts":
+        modules = list(live.module.named_modules(remove_duplicate=False))
+        tensors = list(_tensors(live.module))
+        return cls(live, modules, tensors, (_ties(part for _, part in modules), _ties(value for _, value in tensors)))
+
+
 def why_not_fused(lives: Sequence[LiveLearner]) -> str | None:
     """Why these learners cannot be trained in one pass, in words; None where they can."""
-    first = lives[0]
+    first = _Parts.of(lives[0])
     return next(_reasons_alone(first), None) or next(
-        (reason for live in lives[1:] for reason in _reasons(first, live)), None
+        (reason for live in lives[1:] for reason in _reasons(first, _Parts.of(live))), None
     )
 
 
@@ -42,54 +59,60 @@ def difference(one: Any, other: Any, path: str = "it") -> str | None:
     return _difference(one, other, path, set())
 
 
-def _reasons_alone(live: LiveLearner) -> Iterator[str]:
+def _reasons_alone(parts: _Parts) -> Iterator[str]:
     """What of one learner cannot be fused with any."""
-    registered = {id(tensor) for _, tensor in _tensors(live.module)}
-    for name, part in live.module.named_modules():
-        where = f"{name} ({type(part).__name__})" if name else type(part).__name__
-        for hooks in _HOOKS:
-            if any(not isinstance(hook, LastOutput) for hook in vars(part)[hooks].values()):
-                yield f"{where} has hooks"
+    yield from _hook_reasons(parts)
+    registered = {id(tensor) for _, tensor in parts.tensors}
+    for name, part in parts.modules:
         if hasattr(part, "parametrizations"):
-            yield f"{where} is parametrized"
+            yield f"{_where(name, part)} is parametrized"
         for attribute, value in vars(part).items():
             if attribute not in _OWN and _holds_tensor(value, registered):
-                yield f"{where}.{attribute} holds a tensor that is no buffer"
+                yield f"{_where(name, part)}.{attribute} holds a tensor that is no buffer"
 
 
-def _reasons(one: LiveLearner, other: LiveLearner) -> Iterator[str]:
+def _hook_reasons(parts: _Parts) -> Iterator[str]:
+    for name, part in parts.modules:
+        for hooks in _HOOKS:
+            if any(not isinstance(hook, LastOutput) for hook in vars(part)[hooks].values()):
+                yield f"{_where(name, part)} has hooks"
+
+
+def _where(name: str, part: nn.Module) -> str:
+    return f"{name} ({type(part).__name__})" if name else type(part).__name__
+
+
+def _reasons(one: _Parts, other: _Parts) -> Iterator[str]:
     for name in _SAME_SETTINGS:
-        ours, theirs = getattr(one.learner, name), getattr(other.learner, name)
+        ours, theirs = getattr(one.live.learner, name), getattr(other.live.learner, name)
         if ours != theirs:
             yield f"{name} is {ours} and {theirs}"
-    if one.device != other.device:
-        yield f"the models are on {one.device} and {other.device}"
-    if bool(one.metrics) != bool(other.metrics):
+    if one.live.device != other.live.device:
+        yield f"the models are on {one.live.device} and {other.live.device}"
+    if bool(one.live.metrics) != bool(other.live.metrics):
         yield "one has metrics and the other has none"
     yield from _module_reasons(one, other)
 
 
-def _module_reasons(one: LiveLearner, other: LiveLearner) -> Iterator[str]:
-    ours, theirs = (list(live.module.named_modules(remove_duplicate=False)) for live in (one, other))
-    if [name for name, _ in ours] != [name for name, _ in theirs]:
+def _module_reasons(one: _Parts, other: _Parts) -> Iterator[str]:
+    if [name for name, _ in one.modules] != [name for name, _ in other.modules]:
         yield "the modules are not made of the same parts"
         return
-    if _ties(part for _, part in ours) != _ties(part for _, part in theirs):
+    if one.ties[0] != other.ties[0]:
         yield "the modules do not share the same parts"
-    tensors = [[tensor for _, tensor in _tensors(live.module)] for live in (one, other)]
-    if len(tensors[0]) != len(tensors[1]) or _ties(tensors[0]) != _ties(tensors[1]):
+    if one.ties[1] != other.ties[1]:
         yield "the modules do not share the same parameters"
-    pairs = [*zip(ours, theirs, strict=True), *zip(_tensors(one.module), _tensors(other.module), strict=True)]
+    pairs = [*zip(one.modules, other.modules, strict=True), *zip(one.tensors, other.tensors, strict=False)]
     alike = {(id(part), id(counterpart)) for (_, part), (_, counterpart) in pairs}
-    for (name, part), (_, counterpart) in zip(ours, theirs, strict=True):
-        where = f"{name} ({type(part).__name__})" if name else type(part).__name__
+    for (name, part), (_, counterpart) in zip(one.modules, other.modules, strict=True):
+        where = _where(name, part)
         if type(part) is not type(counterpart):
             yield f"{where} is a {type(counterpart).__name__} in another model"
             return
-        if one.modes.get(part, part.training) != other.modes.get(counterpart, counterpart.training):
+        if one.live.modes.get(part, part.training) != other.live.modes.get(counterpart, counterpart.training):
             yield f"{where} is trained in one model and not in the other"
         yield from _part_reasons(where, part, counterpart, alike)
-    yield from next(zip(_reasons_alone(other)), ())
+    yield from _hook_reasons(other)  # what else is said of one alone would make a difference
 
 
 def _part_reasons(where: str, one: nn.Module, other: nn.Module, alike: Alike) -> Iterator[str]:

@@ -6,7 +6,7 @@ computed both ways from random numbers and compared. What differs is computed me
 """
 
 import functools
-import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,12 +19,16 @@ from cerebro.training.fused.strides import part, stack
 from cerebro.training.tape import equal_bits
 
 Tensors = Sequence[torch.Tensor]
-_SHARES = (1.0, 0.5, 0.1)
-"""The shares of numbers that are not zero in each trial: kernels differ in the sign of a product with zero."""
 _ALONE = 4
 """So many members go through autograd in a trial; the products of the others have the same shapes."""
-_NUMBERS, _MOST_TRIALS = 1000, 60
-"""Numbers to compare: two kernels that add in different orders agree in many of them by chance."""
+_NUMBERS, _ZEROS, _MOST_TRIALS = 2500, 60, 60
+"""Numbers to compare: kernels that add in different orders agree in most of them by chance, and may differ in the last
+columns only. Of zeros fewer do, since they are made such that their signs differ where the kernels do."""
+_SIGNS = torch.tensor([[1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+"""Of weights and of gradients, member by member, where zeros are looked at: a sum of products that are all -0.0 is one
+of 0.0 for kernels that start from zero."""
+_SHARE = 0.1
+"""Of numbers that are not zero there."""
 
 
 class Case(NamedTuple):
@@ -141,30 +145,66 @@ def _rows_of_each(rows: torch.Tensor, members: int) -> Tensors:
 def _batched(case: Case) -> Batched | None:
     """What may be computed at once; None if not even the products member by member are those of autograd."""
     generator = torch.Generator(case.device).manual_seed(len(case.input))
-    fewest = case.members * min(case.weight)
-    count = min(max(len(_SHARES), _NUMBERS // fewest), _MOST_TRIALS)
-    trials = [_trial(case, generator, share) for share in itertools.islice(itertools.cycle(_SHARES), count)]
-    looped = [all(trial[False][part] for trial in trials) for part in range(4)]
+    outputs, inputs, rows = *case.weight, math.prod(case.input[:-1])
+    fewest = case.members * min(outputs * inputs, rows * outputs, rows * inputs)
+    trials = [_trial(case, _Draws(case, generator, True)) for _ in range(_count(_ZEROS, fewest))]
+    trials += [_trial(case, _Draws(case, generator, False)) for _ in range(_count(_NUMBERS, fewest))]
+    looped, batched = ([all(trial[way][part] for trial in trials) for part in range(4)] for way in (False, True))
     if not all(looped):
         return None
-    return Batched(*(all(trial[True][part] for trial in trials) for part in range(4)))
+    if case.has_bias and batched[3]:  # a member has few of its numbers
+        more = _count(_NUMBERS, case.members * outputs) - len(trials)
+        gradients = (_Draws(case, generator, False).gradient(rows, outputs) for _ in range(more))
+        batched[3] = all(equal_bits(_to_bias(gradient, True), _to_bias(gradient, False)) for gradient in gradients)
+    return Batched(*batched)
 
 
-def _trial(case: Case, generator: torch.Generator, share: float) -> dict[bool, list[bool]]:
+def _count(numbers: int, of_a_trial: int) -> int:
+    """How many trials it takes to have enough to compare."""
+    return min(-(-numbers // of_a_trial), _MOST_TRIALS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Draws:
+    """Random numbers for a trial; or mostly zeros, whose signs tell kernels apart."""
+
+    case: Case
+    generator: torch.Generator
+    are_zeros: bool
+
+    def weight(self, *shape: int) -> torch.Tensor:
+        """`[K, *shape]`."""
+        return self._drawn((self.case.members, *shape), 0)
+
+    def gradient(self, *shape: int) -> torch.Tensor:
+        """`[K, *shape]`."""
+        return self._drawn((self.case.members, *shape), 1)
+
+    def input(self) -> torch.Tensor:
+        """One value for each member, or one for all: `[K or 1, *input]`."""
+        return self._drawn((1 if self.case.is_shared else self.case.members, *self.case.input), None)
+
+    def _drawn(self, shape: tuple[int, ...], kind: int | None) -> torch.Tensor:
+        device = self.case.device
+        numbers = torch.randn(shape, generator=self.generator, device=device)
+        if self.are_zeros:
+            numbers = numbers.abs_() * (torch.rand(shape, generator=self.generator, device=device) < _SHARE)
+            if kind is not None:
+                signs = _SIGNS[:, kind].to(device).repeat(-(-shape[0] // len(_SIGNS)))[: shape[0]]
+                numbers *= signs.view(-1, *[1] * (len(shape) - 1))
+        return numbers.to(self.case.dtype)
+
+
+def _trial(case: Case, draws: _Draws) -> dict[bool, list[bool]]:
     """For each of output, gradient to input, to weight and to bias whether it has the bits of each member alone: member
     by member (`False`), as far as autograd shows for a few of them, and at once (`True`), if it does member by member.
     """
-
-    def draw(*shape: int) -> torch.Tensor:
-        numbers = torch.randn(shape, generator=generator, device=case.device)
-        return (numbers * torch.empty_like(numbers).bernoulli_(share, generator=generator)).to(case.dtype)
-
     with torch.enable_grad():
-        outputs, inputs = case.weight[0], case.weight[1]
-        weight = _in_rows(draw(case.members, outputs, inputs))
-        bias = _in_rows(draw(case.members, outputs)) if case.has_bias else None
-        values = [_laid_out(draw(*case.input), case) for _ in range(1 if case.is_shared else case.members)]
-        gradient = draw(case.members, *case.input[:-1], outputs)
+        outputs = case.weight[0]
+        weight = _in_rows(draws.weight(*case.weight))
+        bias = _in_rows(draws.weight(outputs)) if case.has_bias else None
+        values = [_laid_out(value, case) for value in draws.input()]
+        gradient = draws.gradient(*case.input[:-1], outputs)
         alone = [
             _alone(values[0 if case.is_shared else k], weight[k], None if bias is None else bias[k], gradient[k])
             for k in range(min(case.members, _ALONE))

@@ -12,14 +12,15 @@ from cerebro.training.learners import LiveLearner
 def bind_together(lives: Sequence[LiveLearner]) -> None:
     """Let the states of these learners lie in the rows of one matrix, in order; does nothing where they do."""
     states = [live.state for live in lives]
-    buffers = [state.bound() for state in states]
     if lives[0].device.type != "cpu":
         _bind_on_device(lives)
-    elif _spacing(buffers) is None:
-        row = max(buffer.numel() for buffer in buffers)
-        matrix = torch.zeros((len(states), row), dtype=torch.uint8)
-        for state, place, buffer in zip(states, matrix.unbind(0), buffers, strict=True):
-            state.move(place[: buffer.numel()])
+        return
+    buffers = [buffer for state in states if (buffer := state.buffer()) is not None]
+    if len(buffers) < len(states) or _spacing(buffers) is None:
+        layouts = [state.layout() for state in states]
+        matrix = torch.zeros((len(states), max(layout.size for layout in layouts)), dtype=torch.uint8)
+        for state, layout, row in zip(states, layouts, matrix.unbind(0), strict=True):
+            state.move(layout, row[: layout.size])
 
 
 def joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor | None:
