@@ -6,6 +6,7 @@ gave; and now and then a batch is computed both ways again. The others are playe
 the Python between the kernels, which is much of a small net and nothing of a large one.
 """
 
+import functools
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +37,7 @@ _GIVEN_UP = 3
 class Tapes:
     """The tapes of one computation, by the shapes of the batch; they hold while its tensors stay at `places`."""
 
-    longest: float = 0.0015
+    longest: float
     """Seconds: of a batch that takes longer the Python between the kernels is little, and it is not noted."""
     patience: int = 1
     """So many batches of one shape are computed before one is timed, and noted: it costs some dozens of them."""
@@ -63,9 +64,25 @@ class Tapes:
             self.begun.clear()
 
 
+_LONG, _PASS = 1500, 4
+"""A model's batch that takes as long as so many calls is long, and one of a pass in which that takes so many models."""
+
+
 def tapes_of(models: int, trains: bool, patience: int = 1) -> Tapes:
-    """Tapes for what so many models compute: in training a batch has three times as many kernels."""
-    return Tapes(min(0.0015 * models, 0.006) if trains else min(0.0003 * models, 0.0012), patience)
+    """Tapes for what so many models compute: in validation a batch has a third of the kernels, and less to save."""
+    return Tapes(_call_seconds() * min(models, _PASS) * (_LONG if trains else _LONG / 5), patience)
+
+
+@functools.cache
+def _call_seconds() -> float:
+    """What calling a kernel takes that has nothing to do: there are slow machines, and busy ones."""
+    number, seconds = torch.ones(1), float("inf")
+    for _ in range(20):
+        begun = time.perf_counter()
+        for _ in range(10):
+            torch.add(number, number)
+        seconds = min(seconds, time.perf_counter() - begun)
+    return seconds / 10
 
 
 class Shelf:

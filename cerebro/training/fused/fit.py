@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from cerebro.training.fused import dropout, elementwise, linear, reductions, shapes, stacked
+from cerebro.training.fused import convolution, dropout, elementwise, linear, reductions, shapes, stacked
 from cerebro.training.fused.joint import HandedOut, JointModule
 from cerebro.training.fused.likeness import difference
 from cerebro.training.fused.many import Group, Many
@@ -26,6 +26,7 @@ RULES = {
     **dict(shapes.rules()),
     **dict(reductions.rules()),
     F.linear: linear.linear,
+    **{function: convolution.convolution(n) for n, function in enumerate((F.conv1d, F.conv2d, F.conv3d), 1)},
     F.dropout: dropout.dropout,
 }
 """The functions that are computed for all members at once; the others are, member by member."""

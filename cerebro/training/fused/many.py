@@ -26,6 +26,10 @@ class Group:
 
     def __init__(self, size: int, rules: Mapping[Any, Rule]) -> None:
         self.size, self._rules = size, rules
+        self.batch = 0
+        """The number of the batch, in this visit."""
+        self.met = dict[Any, int]()
+        """What rules have met in this visit, and the batch in which it was first."""
         self._left: list[tuple[torch.Tensor, int]] = []
 
     def call(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -63,6 +67,7 @@ class Group:
 
     def next_batch(self) -> None:
         """Forget what was noted in the last batch."""
+        self.batch += 1
         self._left.clear()
 
     def _write(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from cerebro.training.fused import elementwise
 from cerebro.training.fused.many import Group, Many, Rule
+from cerebro.training.fused.strides import beside
 
 Arguments = Mapping[str, Any]
 
@@ -21,11 +22,6 @@ Arguments = Mapping[str, Any]
 def _arguments(args: tuple[Any, ...], kwargs: Arguments) -> tuple[Any, Any, Any]:
     """Input, weight and bias."""
     return args[0], args[1], args[2] if len(args) > 2 else kwargs.get("bias")
-
-
-def _beside(value: torch.Tensor) -> torch.Tensor:
-    """`[K, rows, channels, ...]` as `[rows, K * channels, ...]`."""
-    return value.transpose(0, 1).flatten(1, 2)
 
 
 def _apart(group: Group, value: torch.Tensor) -> Many:
@@ -48,7 +44,7 @@ def convolution(dimensions: int) -> Rule:
         weights = weight.stacked().flatten(0, 1)
         if isinstance(value, Many):
             found = function(
-                _beside(value.stacked()), weights, biases, *rest[:3], groups=groups * group.size, **settings
+                beside(value.stacked()), weights, biases, *rest[:3], groups=groups * group.size, **settings
             )
         elif groups == 1:
             found = function(value, weights, biases, *rest[:3], **settings)
@@ -66,7 +62,7 @@ def by_channel(dimensions: int) -> Rule:
         value = args[0] if args else None
         if not isinstance(value, Many) or len(value.shape) != dimensions + 2 or kwargs.get("return_indices"):
             return NotImplemented
-        found = function(_beside(value.stacked()), *args[1:], **kwargs)
+        found = function(beside(value.stacked()), *args[1:], **kwargs)
         return _apart(group, found) if isinstance(found, torch.Tensor) else NotImplemented
 
     return rule
@@ -81,7 +77,7 @@ def batch_norm(group: Group, function: Any, args: tuple[Any, ...], kwargs: Argum
     if not isinstance(value, Many) or any(not isinstance(t, Many) for t in tensors.values() if t is not None):
         return NotImplemented
     flat = {name: None if t is None else t.stacked().reshape(-1) for name, t in tensors.items()}
-    found = function(_beside(value.stacked()), **{**rest, **flat})
+    found = function(beside(value.stacked()), **{**rest, **flat})
     for name in ("running_mean", "running_var"):
         own, new = tensors[name], flat[name]
         if own is not None and new is not None and rest.get("training"):

@@ -48,6 +48,11 @@ def unbind(stacked: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return _Unbind.apply(stacked)  # type: ignore[no-any-return]
 
 
+def beside(stacked: torch.Tensor) -> torch.Tensor:
+    """`[K, rows, channels, ...]` as `[rows, K * channels, ...]`."""
+    return stacked.transpose(0, 1).flatten(1, 2)
+
+
 class _Stack(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *tensors: torch.Tensor) -> torch.Tensor:
