@@ -16,6 +16,12 @@ FLOAT32 = (torch.float32, torch.int64)
 
 
 @pytest.fixture
+def experiment(experiment):
+    """Four models of nets that torch emulates on any processor, as it does no LSTM."""
+    return replace(experiment, search=cerebro.Grid({"net": ["mlp", "cnn"], "lr": [0.01, 0.001]}))
+
+
+@pytest.fixture
 def bf16(monkeypatch):
     """Wherever the tests run, bfloat16 is computed, be it by emulation."""
     monkeypatch.setattr("cerebro.training.devices.bf16_features", lambda: ["emulated"])
@@ -55,7 +61,7 @@ def test_parameters_stay_in_float32_and_only_the_steps_are_others(experiment, tm
 def test_the_plan_says_what_bf16_gains_and_how_far_it_deviates(experiment, tmp_path, bf16):
     narrow = replace(experiment, precision="bf16")
     plan = narrow.explain(engine="inline", store=tmp_path)
-    assert plan.count("bf16, ") == plan.count(" × as fast, deviation ") == 3
+    assert plan.count("bf16, ") == plan.count(" × as fast, deviation ") == 2
     assert "bf16" not in experiment.explain(engine="inline", store=tmp_path)
 
 
