@@ -16,8 +16,9 @@ Kind = Literal["train", "valid", "test"]
 
 
 RulingKind = Literal[
-    "added", "cloned", "resumed", "extended", "paused", "stopped", "model finished", "finish", "note", "told", "refused"
-]
+    "added", "cloned", "resumed", "extended", "paused", "stopped", "model finished", "finish", "note", "told",
+    "refused", "replanned",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +193,8 @@ class Ruling:
     note: str = ""
     order: str | None = None
     """The id of the order that a person gave."""
-    told: int = 0
-    """The results that the procedure had taken in by then."""
+    told: int | None = 0
+    """The results that the procedure had taken in by then; None where that does not matter."""
     due: float = 0.0
     member: Mapping[str, Any] | None = None
     """Of a new model: its config, its repeat and its ancestor."""

@@ -29,6 +29,8 @@ class Step:
     """What a new model starts from, if not from its initialisation."""
     earlier: tuple[tuple[Unit, Partials], ...] = ()
     """The visits of its epoch that a new model has behind it, as its ancestor made them."""
+    others: tuple[Change, ...] = ()
+    """What changes for other models at the same time."""
 
 
 class Steering(Protocol):
@@ -156,7 +158,7 @@ class Executor:
         self._given_up = []
         for step in steps:
             self._prepare(step)
-        changes = [step.change for step in steps if step.change is not None]
+        changes = [change for step in steps for change in (step.change, *step.others) if change is not None]
         commands = self._scheduler.handle(*events, *changes) if events or changes else []
         for command in commands:
             if isinstance(command, Launch):

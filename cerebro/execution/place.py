@@ -42,7 +42,7 @@ class Place:
             self.visit(self.unit(self._measured))
 
     def follow(self, chain: Chain) -> None:
-        """Go on along another chain of the same model: it differs in how far it leads, or when it is due."""
+        """Go on along another chain of the same model, that leads elsewhere, is due at another time or costs more."""
         self.chain, self._costs = chain, _costs(chain)
         self._look_ahead()
 

@@ -48,7 +48,7 @@ class Progress:
         for model in range(len(self.places)):
             self._note_group(model)
 
-    def assign(self, change: Assign, *, running: bool) -> int:
+    def assign(self, change: Assign, *, running: Unit | None) -> int:
         """Take in a new model, or another chain of one that is known and of which a unit may be `running`.
 
         Gives its index.
@@ -58,12 +58,16 @@ class Progress:
             return self._join(change)
         model = self.index[chain.model]
         place = self.places[model]
+        if running:  # as if it had not started: it may cost something else on the new chain
+            self._count(model, running, +1)
         self._add_loads(model, -1)
         before = sum(cost for _, cost in place.work_left())
         place.follow(chain)
         self._note_group(model)
         self._add_loads(model, +1)
         self.remaining[model] += sum(cost for _, cost in place.work_left()) - before
+        if running:
+            self._count(model, running, -1)
         self.held.discard(model)
         self.needs[model] = 0 if running else self._workers_for(model)
         return model

@@ -121,7 +121,8 @@ class Scheduler:
         known = self._progress.index.get(change.chain.model)
         if known in self._given_up:
             return
-        running = any(unit.model == change.chain.model for units in self._ledger.running.values() for unit in units)
+        units = (unit for units in self._ledger.running.values() for unit in units)
+        running = next((unit for unit in units if unit.model == change.chain.model), None)
         self._ledger.assign(change)
         model = self._progress.assign(change, running=running)
         if self._progress.places[model].ended:

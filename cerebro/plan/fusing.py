@@ -67,6 +67,10 @@ class Fusing:
         pass_gain = PassGain(max(2, fused.together.models), train, valid, own)
         return replace(_sped_up(chain, own, train, valid), group=group, pass_gain=pass_gain, kernel=kernel)
 
+    def without(self, signature: str) -> "Fusing":
+        """The same, with the models of this signature by themselves."""
+        return replace(self, by_signature={s: fused for s, fused in self.by_signature.items() if s != signature})
+
     def inexact(self, model: str, profile: Profile) -> dict[str, Any] | None:
         """For the log, of a model that may get other bits than the reference gives: the kernel, gain and deviation."""
         fused, rewrite = self.by_signature.get(profile.signature), self.rewritten.get(profile.signature)

@@ -14,6 +14,7 @@ from cerebro.optimizer.optimizer import optimize
 from cerebro.plan.cost import Cost, Profile
 from cerebro.plan.explain import physical_text, why_text
 from cerebro.plan.physical import PhysicalPlan
+from cerebro.quantities import count_text
 from cerebro.session.declaration import Declaration
 from cerebro.session.room import free_disk_bytes, free_memory_bytes
 from cerebro.spec.budget import Budget
@@ -88,8 +89,16 @@ def planned_text(folder: ExperimentFolder, why: bool = False) -> str:
         if not record:
             raise StoreError(f"experiment {folder.path.name!r} has no plan yet: run it first")
         actual = f"\n{actual_cost(reader).text('actual')}" if reader.units() else ""
+        changes = [_replanned_text(event["body"]["why"]) for event in reader.events() if event["kind"] == "replanned"]
     weighed = f"\n\n{record.get('why', 'nothing was noted')}" if why else ""
-    return f"{record['text']}{actual}{weighed}"
+    return "\n".join([f"{record['text']}{actual}", *changes]) + weighed
+
+
+def _replanned_text(why: Mapping[str, Any]) -> str:
+    """What a run has changed of its plan, and what it measured."""
+    models = f"{count_text(why['models'], why['architecture'])} go on {why['way']}"
+    alone = f", by itself {why['alone']:.2f} ×" if "alone" in why else ""
+    return f"replanned: {models}: in a pass a visit took {why['together']:.2f} × what it was to take by itself{alone}"
 
 
 def actual_cost(reader: CatalogReader) -> Cost:

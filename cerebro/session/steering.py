@@ -9,6 +9,7 @@ from cerebro.commands import Clone, Command
 from cerebro.control.orders import parse_order
 from cerebro.control.steering import Steering
 from cerebro.errors import SpecError, StoreError
+from cerebro.execution.drift import Drift, Verdict
 from cerebro.execution.engine import BytesHandle
 from cerebro.execution.executor import Partials, Step
 from cerebro.execution.meter import Meter
@@ -64,6 +65,9 @@ class RunSteering:
     """Which models make their visits in one pass."""
     forking: Forking = field(default_factory=Forking)
     """Which models are trained as one in their first epochs."""
+    drift: Drift = field(default_factory=lambda: Drift(()))
+    """Sees whether passes pay."""
+    _planned: Fusing = field(default_factory=Fusing)
     _born: dict[str, Done] = field(default_factory=dict[str, Done])
     """Where the models of this run began."""
     _train_values: dict[str, float] = field(default_factory=dict[str, float])
@@ -76,18 +80,20 @@ class RunSteering:
     def handle(self, events: Sequence[Event]) -> list[Step]:
         """Take in what happened, and what people have asked for by now."""
         rulings, self.backlog = self.backlog, []
+        replanned = list[Step]()
         for event in events:
             self.meter.happened(event)
             match event:
                 case UnitFinished():
                     rulings += self._finished(event)
+                    replanned += self._replanned(event)
                 case UnitFailed(unit):
                     self.steering.fail(unit.model)
                 case _:
                     pass
         if events:
             rulings += self.steering.advance()
-        steps = [self._step(ruling) for ruling in rulings]
+        steps = [*replanned, *(self._step(ruling) for ruling in rulings)]
         for name, text in self._orders():
             steps += self._obey(name, text)
         return steps
@@ -129,6 +135,29 @@ class RunSteering:
         if not self.finish.ends_epoch(unit):
             return []
         return self.steering.offer(unit.model, unit.epoch, self._train_values.pop(unit.model, None))
+
+    def _replanned(self, event: UnitFinished) -> list[Step]:
+        """What follows from what a visit took: models whose passes do not pay go alone, with the same bits."""
+        unit = event.unit
+        if unit.kind != "train" or not self.drift.kinds:
+            return []
+        profile = self.profile(unit.model)
+        alone = profile.train_seconds(self.declaration.train.scan.train_rows[unit.shard])
+        verdict = self.drift.heard(event, profile.signature, alone)
+        return [] if verdict is None else [self._going_on(verdict, profile.architecture)]
+
+    def _going_on(self, verdict: Verdict, architecture: str) -> Step:
+        """Let all models of a kind go together, or each alone, from their next visit on."""
+        self.fusing = self.fusing.without(verdict.kind) if verdict.way == "alone" else self._planned
+        underway = self.steering.underway().items()
+        models = {m: ruling for m, ruling in underway if self.profile(m).signature == verdict.kind}
+        why = {"models": len(models), "architecture": architecture, "way": verdict.way, "together": verdict.together}
+        why |= {} if verdict.alone is None else {"alone": verdict.alone}
+        changes = (
+            Assign(self._chain(model, Goal(self.steering.until(model), ruling.due)), self._done(model))
+            for model, ruling in models.items()
+        )
+        return Step(Ruling("replanned", "engine", why=why, told=None), others=tuple(changes))
 
     def _orders(self) -> list[tuple[str, str]]:
         """What people have asked for and nobody has looked at: the id and the text of each order."""
@@ -192,6 +221,9 @@ class RunSteering:
     def in_groups(self, steps: Sequence[Step], hop: Hop) -> list[Step]:
         """Let models go together from here on, also those of steps that were decided before the plan was made."""
         self.fusing, self.forking = hop.fusing, hop.forking
+        if hop.forking == Forking():  # what models share there has no cost of its own
+            self._planned = hop.fusing
+            self.drift = Drift({s for s, fused in hop.fusing.by_signature.items() if not fused.is_stacked})
         return [replace(step, change=self._grouped(step.change)) for step in steps]
 
     def _grouped(self, change: Change | None) -> Change | None:

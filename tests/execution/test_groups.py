@@ -1,6 +1,7 @@
 """Models of one group make their visits in one pass where they meet, and end as if each had been alone."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,34 @@ def test_groups_change_no_state_and_lose_no_unit(groups, workers, shards, order,
     }
     if shares == (0.0, 0.0):
         assert lost == lost_alone == set()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    models=st.integers(1, 6),
+    workers=st.integers(1, 3),
+    policy=st.sampled_from(sorted(POLICIES)),
+    is_pinned=st.booleans(),
+    changes=st.lists(st.sampled_from(["stay", "part", "join"]), max_size=30),
+    seed=st.integers(0, 1000),
+)
+def test_groups_that_are_parted_and_joined_under_way_change_no_state(models, workers, policy, is_pinned, changes, seed):
+    options = {"shards": 3, "workers": workers, "epochs": 2, "pinned": is_pinned, "valid": (1.0,), "seed": seed}
+    alone, together = (workload([1.0] * models, groups=group * models, **options) for group in "-a")
+    expected, _ = played(alone, policy, 0.0, 0.0, seed)
+    scheduler = Scheduler(together, make_policy(policy, together, seed))
+    engine = SimulatedEngine(noisy(nominal_seconds(together), 0.1, seed))
+    engine.open(Program(dict, Path(), seed), workers, lambda model: None)
+    left = iter(changes)
+    while not scheduler.finished:
+        chains = {"part": alone.chains, "join": together.chains}.get(next(left, "stay"), ())
+        dearer = (replace(chain, train_seconds=(9.0, *chain.train_seconds[1:])) for chain in chains)
+        for command in scheduler.handle(*heard(engine), *map(Assign, dearer)):
+            assert isinstance(command, Launch)
+            engine.submit(command)
+    assert {chain.model: bytes(engine.state(chain.model).view()) for chain in together.chains} == expected
+    assert scheduler._progress.remaining == [0] * models
+    assert scheduler._progress.worker_load == [0] * workers
 
 
 def test_a_group_goes_in_one_pass_and_a_member_that_is_held_falls_out():

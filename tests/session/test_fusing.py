@@ -7,8 +7,11 @@ import pytest
 import torch
 
 import cerebro
+from cerebro.execution import drift
+from cerebro.execution.drift import Drift
 from cerebro.execution.profiler import Profiler
 from cerebro.plan.cost import Together
+from cerebro.session.planning import planned_text
 from cerebro.training.trainer import Trainer
 from tests.faults import killing_once
 from tests.frozen_nets import build_transfer
@@ -39,7 +42,8 @@ def experiment_of(shards, search, epochs=2, build=build, **more):
 
 @pytest.fixture(autouse=True)
 def quick_together(monkeypatch):
-    """The pilot finds that passes pay, however busy this machine is."""
+    """The pilot finds that passes pay, however busy this machine is, and the run finds nothing else."""
+    monkeypatch.setattr(drift, "_ENOUGH", 1000)
     compared = Profiler.run_together
 
     def found(self, groups, profiles):
@@ -156,3 +160,22 @@ def test_independent_models_and_those_in_a_latin_square_go_alone(shards, tmp_pat
     for name, more in {"own": {"independent": True}, "latin": {"order": "latin"}}.items():
         experiment_of(shards, GRID, epochs=1, **more).fit(engine="inline", store=tmp_path / name, progress=False)
     assert passes == []
+
+
+def test_passes_that_lose_are_parted_while_the_run_goes_on(shards, tmp_path, monkeypatch, passes):
+    heard = Drift.heard
+    monkeypatch.setattr(Drift, "heard", lambda self, event, kind, seconds: heard(self, event, kind, seconds / 1e6))
+    monkeypatch.setattr(drift, "_ENOUGH", 1)
+    experiment = experiment_of(shards, cerebro.Grid({"lr": RATES, "l2": [0.0]}), epochs=2)
+    alone = experiment.fit(engine="inline", fuse=False, store=tmp_path / "alone", progress=False)
+    result = experiment.fit(engine="inline", store=tmp_path, progress=False)
+    assert digests(result) == digests(alone)
+    assert passes
+    with closing(result.folder.reader()) as reader:
+        replanned = [event["body"]["why"] for event in reader.events() if event["kind"] == "replanned"]
+        assert len(reader.units()) == len(RATES) * 2 * 5
+    assert len(replanned) == 2
+    assert (replanned[0]["way"], replanned[0]["models"]) == ("alone", len(RATES))
+    told = [line for line in planned_text(result.folder).splitlines() if line.startswith("replanned: 5 ")]
+    assert "go on alone: in a pass a visit took" in told[0]
+    assert "by itself" in told[1].rpartition(" ×, ")[2]
