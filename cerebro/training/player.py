@@ -68,8 +68,11 @@ _LONG, _PASS = 1500, 4
 """A model's batch that takes as long as so many calls is long, and one of a pass in which that takes so many models."""
 
 
-def tapes_of(models: int, trains: bool, patience: int = 1) -> Tapes:
-    """Tapes for what so many models compute: in validation a batch has a third of the kernels, and less to save."""
+def tapes_of(models: int, trains: bool, patience: int = 2) -> Tapes:
+    """Tapes for what so many models compute: in validation a batch has a third of the kernels, and less to save.
+
+    In the second batch a pass tries out how to compute it: that is not to be the one that is timed.
+    """
     return Tapes(_call_seconds() * min(models, _PASS) * (_LONG if trains else _LONG / 5), patience)
 
 

@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
+
+import torch
 
 from cerebro.streams import Key
 from cerebro.training.features import part_reason
@@ -33,47 +35,37 @@ def compared(
     """The fields of `cerebro.plan.cost.Together` but for the number of models; the learners are used up.
 
     Unless `exact`, a pass whose kernels take all models at once is tried, too. With `has_tapes` batches are played,
-    alone and together. Where so little is gained or lost that noise may decide, all is measured again.
+    alone and together. All ways take turns, so that they see the same machine; where so little is gained or lost that
+    noise may decide, there are more rounds.
     """
-    starts = [memoryview(live.state.to_bytes()) for live in lives]
-    alone_way, pass_way = _Alone(lives, columns, key, has_tapes), _Pass(lives, columns, key, has_tapes, True)
+    alone, together = _Alone(lives, columns, key, has_tapes), _Pass(lives, columns, key, has_tapes, True)
+    stacked = None if exact else _Pass(lives, columns, key, has_tapes, False)
+    ways = [way for way in (alone, together, stacked) if way is not None]
     rounds = ROUNDS + (_UNTIL_PLAYED if has_tapes and _batches(lives[0], columns) < _MANY else 0)
-
-    def begin() -> None:
-        for live, start in zip(lives, starts, strict=True):
-            live.state.load(start)
-
     try:
-        alone, states, reference = alone_way.timed(rounds), _states(lives), [parameters(live) for live in lives]
-        begin()
-        together = pass_way.timed(rounds)
-        same = together.given == alone.given and states == _states(lives)
-        if same and _NEAR[0] < alone.train / together.train < _NEAR[1]:
-            begin()
-            alone = alone.quicker(alone_way.timed(rounds + ROUNDS))
-            begin()
-            together = together.quicker(pass_way.timed(rounds + ROUNDS))
-        found: dict[str, Any] = {
-            "train_gain": alone.train / together.train,
-            "valid_gain": alone.valid / together.valid,
-            "first_seconds": together.first,
-        }
-        if not same:
-            found = {"why_not": "together they have other bits than alone, on this machine"}
-        if exact:
-            return found
-        begin()
-        stacked = _Pass(lives, columns, key, has_tapes, False).timed(rounds)
+        _take_turns([way.train for way in ways], rounds)
+        if alone.has_given_what(together) and _NEAR[0] < together.train_gain(alone) < _NEAR[1]:
+            _take_turns([way.train for way in ways], rounds + ROUNDS)
+        _take_turns([way.measure for way in ways], rounds)
     except NotFusedError as error:
         return {"why_not": str(error)}
     except DivergedError as error:
         return {"why_not": f"one diverges in the pilot: {error}"}
-    pairs = zip(map(parameters, lives), reference, strict=True)
+    found: dict[str, Any] = {
+        "train_gain": together.train_gain(alone),
+        "valid_gain": together.valid_gain(alone),
+        "first_seconds": together.first_seconds,
+    }
+    if not alone.has_given_what(together):
+        found = {"why_not": "together they have other bits than alone, on this machine"}
+    if stacked is None:
+        return found
+    pairs = zip(stacked.parameters(), alone.parameters(), strict=True)
     return {
         **found,
-        "stacked_train_gain": alone.train / stacked.train,
-        "stacked_valid_gain": alone.valid / stacked.valid,
-        "stacked_first_seconds": stacked.first,
+        "stacked_train_gain": stacked.train_gain(alone),
+        "stacked_valid_gain": stacked.valid_gain(alone),
+        "stacked_first_seconds": stacked.first_seconds,
         "deviation": max(deviation(*pair) for pair in pairs),
     }
 
@@ -84,100 +76,136 @@ _NEAR = (0.95, 1.4)
 """Gains between these are measured again: the noise of a few rounds is a fifth, and 1.1 decides."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Timed:
-    """What visits of all gave, and the seconds of the quickest round."""
-
-    given: tuple[Any, ...]
-    train: float
-    valid: float
-    first: float = 0.0
-    """By how much the first rounds were slower."""
-
-    def quicker(self, again: "_Timed") -> "_Timed":
-        """The same with the quickest rounds of both."""
-        return replace(self, train=min(self.train, again.train), valid=min(self.valid, again.valid))
+def _take_turns(visits: Sequence[Callable[[], None]], rounds: int) -> None:
+    for number in range(rounds):
+        for visit in visits if number % 2 == 0 else visits[::-1]:
+            visit()
 
 
-@dataclass(frozen=True)
-class _Alone:
-    """Visits of one model after another."""
+@dataclass
+class _Seen:
+    """What the visits of all gave, round by round, and the seconds that each round took."""
 
-    lives: Sequence[LiveLearner]
-    columns: Columns
-    key: Key
-    has_tapes: bool
+    given: list[Visits] = field(default_factory=list[Visits])
+    seconds: list[float] = field(default_factory=list[float])
 
-    def timed(self, rounds: int) -> _Timed:
-        """Some rounds of visits."""
-        tapes = [(live, self._tapes(1, True), self._tapes(1, False)) for live in self.lives]
+    def note(self, visits: Callable[[], Visits]) -> None:
+        begun = time.perf_counter()
+        self.given.append(list(visits()))
+        self.seconds.append(time.perf_counter() - begun)
 
-        def train() -> Visits:
-            return [self._trained(live, taped) for live, taped, _ in tapes]
+    @property
+    def first(self) -> float:
+        """By how much the first round was slower than the quickest."""
+        return self.seconds[0] - min(self.seconds)
 
-        def measure() -> Visits:
-            return [valid_visit(live, self.columns, taped) for live, _, taped in tapes]
 
-        trained, seconds, _ = _timed(self.lives, train, rounds)
-        measured, valid, _ = _timed(self.lives, measure, rounds)
-        return _Timed((trained, measured), seconds, valid)
+class _Way:
+    """Visits of all models in one of several ways.
+
+    All rounds but the first begin where the first has ended: a pilot is not to train for longer than it has to.
+    """
+
+    def __init__(self, lives: Sequence[LiveLearner], columns: Columns, key: Key, has_tapes: bool) -> None:
+        self.lives, self.columns, self.key, self.has_tapes = lives, columns, key, has_tapes
+        self._begin_at, self._ended_at = _states(lives), list[memoryview]()
+        self._trained, self._measured = _Seen(), _Seen()
+
+    def train(self) -> None:
+        """A round of training."""
+        self._load(self._begin_at)
+        self._trained.note(self._train)
+        self._ended_at = _states(self.lives)
+        if len(self._trained.given) == 1:
+            self._begin_at = self._ended_at
+
+    def measure(self) -> None:
+        """A round of validation."""
+        self._load(self._begin_at)
+        self._measured.note(self._measure)
+
+    def has_given_what(self, other: "_Way") -> bool:
+        """Whether both gave the same, and left the same bits behind."""
+        ours, theirs = (
+            (way._trained.given, way._measured.given, way._begin_at, way._ended_at) for way in (self, other)
+        )
+        return ours == theirs
+
+    def train_gain(self, other: "_Way") -> float:
+        """How many times as fast this way is, going by the quickest rounds."""
+        return min(other._trained.seconds) / min(self._trained.seconds)
+
+    def valid_gain(self, other: "_Way") -> float:
+        """The same for validation."""
+        return min(other._measured.seconds) / min(self._measured.seconds)
+
+    @property
+    def first_seconds(self) -> float:
+        """By how much the first rounds were slower."""
+        return self._trained.first + self._measured.first
+
+    def parameters(self) -> list[dict[str, torch.Tensor]]:
+        """The parameters of each model after the last round of training."""
+        self._load(self._ended_at)
+        return [parameters(live) for live in self.lives]
+
+    def _load(self, states: Sequence[memoryview]) -> None:
+        for live, state in zip(self.lives, states, strict=True):
+            live.state.load(state)
 
     def _tapes(self, models: int, trains: bool) -> Tapes | None:
         return tapes_of(models, trains) if self.has_tapes else None
 
-    def _trained(self, live: LiveLearner, tapes: Tapes | None) -> Visit:
+    def _train(self) -> Visits:
+        raise NotImplementedError
+
+    def _measure(self) -> Visits:
+        raise NotImplementedError
+
+
+class _Alone(_Way):
+    """One model after another."""
+
+    def __init__(self, lives: Sequence[LiveLearner], columns: Columns, key: Key, has_tapes: bool) -> None:
+        super().__init__(lives, columns, key, has_tapes)
+        self._each = [(live, self._tapes(1, True), self._tapes(1, False)) for live in lives]
+
+    def _train(self) -> Visits:
+        return [self._drawn_alike(train_visit, live, None, tapes) for live, tapes, _ in self._each]
+
+    def _measure(self) -> Visits:
+        return [self._drawn_alike(valid_visit, live, tapes) for live, _, tapes in self._each]
+
+    def _drawn_alike(self, visit: Callable[..., Visit], live: LiveLearner, *more: Any) -> Visit:
         set_generators(self.key)
-        return train_visit(live, self.columns, None, tapes)
+        return visit(live, self.columns, *more)
 
 
-@dataclass(frozen=True)
-class _Pass(_Alone):
-    """Visits of all models at once."""
+class _Pass(_Way):
+    """All models at once."""
 
-    exact: bool
+    def __init__(self, lives: Sequence[LiveLearner], columns: Columns, key: Key, has_tapes: bool, exact: bool) -> None:
+        super().__init__(lives, columns, key, has_tapes)
+        self._exact = exact
+        self._train_tapes, self._valid_tapes = self._tapes(len(lives), True), self._tapes(len(lives), False)
 
-    def timed(self, rounds: int) -> _Timed:
-        """Some rounds of visits."""
-        tapes, valid_tapes = self._tapes(len(self.lives), True), self._tapes(len(self.lives), False)
+    def _train(self) -> Visits:
+        set_generators(self.key)
+        return fused_train_visit(self.lives, self.columns, None, self._exact, self._train_tapes)
 
-        def train() -> Visits:
-            set_generators(self.key)
-            return fused_train_visit(self.lives, self.columns, None, self.exact, tapes)
-
-        def measure() -> Visits:
-            return fused_valid_visit(self.lives, self.columns, self.exact, valid_tapes)
-
-        trained, seconds, first = _timed(self.lives, train, rounds)
-        measured, valid, first_valid = _timed(self.lives, measure, rounds)
-        return _Timed((trained, measured), seconds, valid, first + first_valid)
+    def _measure(self) -> Visits:
+        set_generators(self.key)
+        return fused_valid_visit(self.lives, self.columns, self._exact, self._valid_tapes)
 
 
 def _batches(live: LiveLearner, columns: Columns) -> int:
     return -(-len(next(iter(columns.values()))) // live.learner.batch_size)
 
 
-def _states(lives: Sequence[LiveLearner]) -> list[bytes]:
-    return [live.state.to_bytes() for live in lives]
+def _states(lives: Sequence[LiveLearner]) -> list[memoryview]:
+    return [memoryview(bytearray(live.state.to_bytes())) for live in lives]
 
 
 def _derivations(live: LiveLearner) -> list[tuple[str, str]]:
     """What a learner derives of the data, and why it does so in each batch, if it does."""
     return [(part.identity, part_reason(part)) for part in (live.view, live.frozen) if part is not None]
-
-
-def _timed(
-    lives: Sequence[LiveLearner], visits: Callable[[], Visits], rounds: int
-) -> tuple[list[Visits], float, float]:
-    """What some rounds of visits gave, the seconds of the quickest of them, and by how much the first was slower.
-
-    All but the first begin where the first has ended: a pilot is not to train for longer than it has to.
-    """
-    given, seconds, ends = list[Visits](), list[float](), list[memoryview]()
-    for _ in range(rounds):
-        for live, end in zip(lives, ends, strict=False):
-            live.state.load(end)
-        begun = time.perf_counter()
-        given.append(list(visits()))
-        seconds.append(time.perf_counter() - begun)
-        ends = ends or [memoryview(bytearray(live.state.to_bytes())) for live in lives]
-    return given, min(seconds), seconds[0] - min(seconds)
