@@ -8,7 +8,7 @@ the Python between the kernels, which is much of a small net and nothing of a la
 
 import functools
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +27,10 @@ Shapes = tuple[Any, ...]
 _MOST_TAPES, _PATIENCE = 256, 16
 _BETWEEN = 64
 """So many batches are played, or computed where that is quicker, before one is computed both ways again."""
+_PROVEN = 500
+"""So many numbers must have been the same both ways before batches of a shape are played: a sum of losses may be equal
+by chance where each loss is not.
+"""
 _QUICKER = 0.95
 """Playing is to take less than this of what computing takes."""
 _GIVEN_UP = 3
@@ -48,6 +52,8 @@ class Tapes:
     """A line that says why there is no tape, where there can be none."""
     begun: dict[Shapes, "_Kept | int"] = field(default_factory=dict)
     """How many batches were computed without a tape; then the first tape of two."""
+    proven: Counter[Shapes] = field(default_factory=Counter[Shapes])
+    """How many numbers were the same both ways."""
     are_quicker: bool = False
     """Whether playing was quicker than computing, when it was looked at last."""
     times_slower: int = 0
@@ -61,6 +67,7 @@ class Tapes:
             self.places, self.memo = places, None
             self.are_quicker, self.times_slower, self.unchecked = False, 0, _BETWEEN
             self.kept.clear()
+            self.proven.clear()
             self.begun.clear()
 
 
@@ -129,7 +136,7 @@ class Player:
             return self._made(batch, shapes)
         if isinstance(kept, str):
             return self._compute(batch)
-        if tapes.unchecked >= _BETWEEN:
+        if tapes.unchecked >= _BETWEEN or tapes.proven[shapes] < _PROVEN:
             return self._checked(batch, shapes, kept)
         tapes.unchecked += 1
         return (kept.tape.play(batch.values()), kept.rest) if tapes.are_quicker else self._compute(batch)
@@ -139,6 +146,7 @@ class Player:
         tapes, both = self._tapes, _both_ways(lambda: self._compute(batch), kept, batch)
         tapes.are_quicker, tapes.unchecked = both.played_seconds < _QUICKER * both.computed_seconds, 0
         tapes.times_slower = 0 if tapes.are_quicker else tapes.times_slower + 1
+        tapes.proven[shapes] += both.numbers
         if not both.are_equal:
             tapes.kept[shapes] = "playing did not give what the code gave"
         elif tapes.times_slower >= _GIVEN_UP:
@@ -164,6 +172,7 @@ class Player:
             both = _both_ways(lambda: self._compute(batch), earlier, batch)
             are_alike = found.tape.is_like(earlier.tape) and same_values(found.rest, earlier.rest)
             kept[shapes] = earlier if both.are_equal and are_alike else "two batches did not run the same kernels"
+            self._tapes.proven[shapes] = both.numbers
             return both.given
         return self._compute(batch)
 
@@ -187,6 +196,8 @@ class _Both:
     given: Given
     are_equal: bool
     """Whether playing gave the same, and left the same behind."""
+    numbers: int
+    """How many of them are fractions."""
     computed_seconds: float
     played_seconds: float
 
@@ -214,7 +225,8 @@ def _both_ways(compute: Callable[[], Given], kept: _Kept, batch: Batch) -> _Both
         and torch.equal(torch.get_rng_state(), noise_after)
     )
     _restore(lasting, after, noise_after)
-    return _Both(given, are_equal, computed - begun, ended - restored)
+    numbers = sum(t.numel() for t in (*given[0], *lasting) if t is not None and t.is_floating_point())
+    return _Both(given, are_equal, numbers, computed - begun, ended - restored)
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_flatten
 
 from cerebro.errors import ModelError
 from cerebro.training.learners import Batch, LiveLearner
@@ -105,7 +106,9 @@ def valid_visit(live: LiveLearner, columns: Columns, tapes: Tapes | None = None)
     live.module.eval()
 
     def compute(batch: Batch) -> Given:
-        return _measured(live, batch, *live.loss_and_output(batch))
+        loss, output = live.loss_and_output(batch)
+        tensors, rest = _measured(live, batch, loss, output)
+        return [*tensors, *tensors_in(output)], rest  # what was put out tells more of whether a tape is right
 
     meters, rows, player = _meters(live), 0, _player(live, compute, tapes)
     batch_size = live.learner.eval_batch_size or live.learner.batch_size
@@ -176,6 +179,11 @@ def _rows(batch: Batch) -> int:
     return len(next(iter(batch.values())))
 
 
+def tensors_in(value: Any) -> list[torch.Tensor]:
+    """The tensors that a value is, or that lists, tuples and dicts hold."""
+    return [leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, torch.Tensor)]
+
+
 def _measured(live: LiveLearner, batch: Batch, loss: torch.Tensor, output: Any) -> Given:
     """The tensors that the metrics measure, and all else: for each metric its parts, with a mark for a tensor."""
     if live.metrics and output is None:
@@ -192,7 +200,7 @@ def _measured(live: LiveLearner, batch: Batch, loss: torch.Tensor, output: Any) 
 
 
 def _keep(meters: Mapping[str, Meter], tensors: Tensors, rest: Sequence[tuple[str, Any]]) -> None:
-    """Let the meters have what `_measured` gave."""
+    """Let the meters have what `_measured` gave; tensors that come behind that are left."""
     numbers = iter(tensors)
     for name, statistics in rest:
         if isinstance(statistics, Mapping):

@@ -1,6 +1,8 @@
 """Groups of learners that are trained alone and in one pass, to be compared bit by bit."""
 
 import itertools
+import math
+from collections import Counter
 from functools import partial
 
 import numpy as np
@@ -57,11 +59,24 @@ def train_fused(group, columns, visit: int, tapes=None):
     return fused_train_visit(group, columns, order(columns, visit), tapes=tapes)
 
 
-class AlwaysPlayed(Tapes):
-    """Tapes that are played from the first batch on of which there is one, whether that is quicker or not."""
+class Trusted(Counter):
+    """All that there is was proven."""
+
+    def __missing__(self, shapes):
+        return math.inf
+
+
+class Quicker(Tapes):
+    """Tapes that are played whether that is quicker or not."""
 
     are_quicker = property(lambda self: True, lambda self, value: None)
+
+
+class AlwaysPlayed(Quicker):
+    """Tapes that are played from the first batch on of which there is one."""
+
     unchecked = property(lambda self: 0, lambda self, value: None)
+    proven = property(lambda self: Trusted(), lambda self, value: None)
 
 
 def check_same(build, members: int, columns, visits: int = 2) -> None:

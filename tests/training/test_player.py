@@ -13,7 +13,7 @@ from cerebro.errors import ModelError
 from cerebro.training import player as module
 from cerebro.training.player import Player, Shelf, Tapes
 from cerebro.training.train import train_visit, valid_visit
-from tests.training.fused_nets import AlwaysPlayed, learner, lives, mlp, order, rows, set_generators
+from tests.training.fused_nets import AlwaysPlayed, Quicker, learner, lives, mlp, order, rows, set_generators
 
 SCALE = 3.0
 
@@ -169,3 +169,33 @@ def test_a_statistic_that_is_none_is_refused_in_words():
     (live,) = lives(lambda _: learner(NETS["mlp"](), metrics={"absent": Absent()}), 1)
     with pytest.raises(ModelError, match="only numbers and tensors of them add up"):
         train_visit(live, rows(32, 6), None)
+
+
+class Looked(nn.Module):
+    """In evaluation torch's layer runs one kernel, and others where it is looked at."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.classify = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.classify(self.layer(x)[:, 0])
+
+
+@pytest.mark.parametrize("batch_size", [2, 16])
+def test_code_that_runs_other_kernels_where_it_is_looked_at_is_measured_by_itself(batch_size):
+    for seed in range(5):
+        torch.manual_seed(seed)
+        columns = rows(batch_size * 12, 6, 8, seed=seed)
+        one, other = lives(lambda k: learner(Looked(), batch_size=batch_size), 1) * 2
+        tapes = Quicker(PATIENT)
+        expected = [valid_visit(one, columns) for _ in range(3)]
+        assert [valid_visit(other, columns, tapes) for _ in range(3)] == expected
+        train_visit(one, columns, None)
+
+
+def test_numbers_that_are_few_are_compared_again_before_any_is_played():
+    counted = Counted()
+    found = given(Player(counted, Quicker(PATIENT)), 20)
+    assert as_lists(found) == as_lists(expected(20))
+    assert counted.runs == 20 + 2  # and two were noted: four numbers are soon equal by chance

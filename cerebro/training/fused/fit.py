@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from cerebro.training.fused import convolution, dropout, elementwise, linear, reductions, shapes, stacked
 from cerebro.training.fused.joint import HandedOut, JointModule
 from cerebro.training.fused.likeness import difference
+from cerebro.training.fused.loops import Members
 from cerebro.training.fused.many import Group, Many
 from cerebro.training.fused.measures import Measures
 from cerebro.training.fused.noise import with_the_same_noise
@@ -19,7 +20,7 @@ from cerebro.training.fused.strides import NotFusedError
 from cerebro.training.fused.weights import bind_together
 from cerebro.training.learners import Batch, LiveLearner
 from cerebro.training.player import Given, Player, Tapes
-from cerebro.training.train import Columns, DivergedError, Visit, batches, divergence
+from cerebro.training.train import Columns, DivergedError, Visit, batches, divergence, tensors_in
 
 RULES = {
     **dict(elementwise.rules()),
@@ -93,7 +94,9 @@ def fused_valid_visit(
     batch_size = learner.eval_batch_size or learner.batch_size
 
     def compute(batch: Batch) -> Given:
-        return fused.measures.measured(batch, *fused.loss_and_output(batch))
+        loss, output = fused.loss_and_output(batch)
+        tensors, forms = fused.measures.measured(batch, loss, output)
+        return [*tensors, *_put_out(output)], forms  # as in `valid_visit`
 
     with torch.no_grad():
         player = fused.player(compute, tapes)
@@ -102,6 +105,16 @@ def fused_valid_visit(
             fused.measures.keep(_rows(batch), *player(batch))
     fused.joint.check_unchanged()
     return fused.measures.visits()
+
+
+def _put_out(output: Any) -> list[torch.Tensor]:
+    """The tensors of all members that an output holds."""
+    each = (_of_members(value) if isinstance(value, Members) else [value] for value in tensors_in(output))
+    return [tensor for tensors in each for tensor in tensors]
+
+
+def _of_members(value: Any) -> Sequence[torch.Tensor]:
+    return value.members() if value.is_tuple else [value.stacked()]
 
 
 class _Fused:
