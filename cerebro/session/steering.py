@@ -67,6 +67,8 @@ class RunSteering:
     """Which models are trained as one in their first epochs."""
     drift: Drift = field(default_factory=lambda: Drift(()))
     """Sees whether passes pay."""
+    _likest: dict[str, str] = field(default_factory=dict[str, str])
+    """Of models that were not piloted, the one that was whose config is most like theirs."""
     _planned: Fusing = field(default_factory=Fusing)
     _born: dict[str, Done] = field(default_factory=dict[str, Done])
     """Where the models of this run began."""
@@ -243,11 +245,10 @@ class RunSteering:
 
     def profile(self, model: str) -> Profile:
         """What was measured of a model; of one that was not piloted, of the one whose config is most like its own."""
-        known = self.profiles.get(model)
-        if known is not None:
-            return known
-        known = {other: self.configs[other] for other in self.profiles}
-        return self.profiles[likest(self.configs[model], known)]
+        if model not in self.profiles and model not in self._likest:
+            known = {other: self.configs[other] for other in self.profiles}
+            self._likest[model] = likest(self.configs[model], known)
+        return self.profiles[self._likest.get(model, model)]
 
     def _done(self, model: str) -> Done:
         """Where a model goes on that this run has not seen yet; one that it has seen stays where it is."""
