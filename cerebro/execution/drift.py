@@ -34,6 +34,8 @@ class Verdict:
 class _Visit:
     """A visit that is being told of, unit by unit."""
 
+    place: tuple[str, int, int]
+    """The kind of its models, the epoch and the position: a pass whose last units failed is never told to its end."""
     units: int = 0
     seconds: float = 0.0
     planned: float = 0.0
@@ -48,7 +50,7 @@ class Drift:
     """
 
     kinds: Collection[str]
-    _open: dict[int, _Visit] = field(default_factory=lambda: defaultdict[int, _Visit](_Visit))
+    _open: dict[int, _Visit] = field(default_factory=dict[int, _Visit])
     """By worker."""
     _visits: Counter[tuple[str, Way, int]] = field(default_factory=Counter[tuple[str, Way, int]])
     _ratios: dict[tuple[str, Way], deque[float]] = field(
@@ -60,12 +62,15 @@ class Drift:
 
     def heard(self, event: UnitFinished, kind: str, alone_seconds: float) -> Verdict | None:
         """Take in the end of a train unit, which alone was to take so long; gives what follows from it, if anything."""
-        visit = self._open[event.worker]
+        place = kind, event.unit.epoch, event.unit.position
+        visit = self._open.pop(event.worker, None)
+        if visit is None or visit.place != place:
+            visit = _Visit(place)
         visit.units, visit.seconds = visit.units + 1, visit.seconds + event.seconds
         visit.planned += alone_seconds
         if event.more:
+            self._open[event.worker] = visit
             return None
-        del self._open[event.worker]
         if kind not in self.kinds or kind in self._settled:
             return None
         way: Way = "together" if visit.units > 1 else "alone"

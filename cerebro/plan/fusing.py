@@ -5,7 +5,7 @@ at the same place make their visit in one pass. None changes a bit but those tha
 allows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -67,9 +67,9 @@ class Fusing:
         pass_gain = PassGain(max(2, fused.together.models), train, valid, own)
         return replace(_sped_up(chain, own, train, valid), group=group, pass_gain=pass_gain, kernel=kernel)
 
-    def without(self, signature: str) -> "Fusing":
-        """The same, with the models of this signature by themselves."""
-        return replace(self, by_signature={s: fused for s, fused in self.by_signature.items() if s != signature})
+    def without(self, signatures: Collection[str]) -> "Fusing":
+        """The same, with the models of these signatures by themselves."""
+        return replace(self, by_signature={s: f for s, f in self.by_signature.items() if s not in signatures})
 
     def inexact(self, model: str, profile: Profile) -> dict[str, Any] | None:
         """For the log, of a model that may get other bits than the reference gives: the kernel, gain and deviation."""

@@ -70,6 +70,8 @@ class RunSteering:
     _likest: dict[str, str] = field(default_factory=dict[str, str])
     """Of models that were not piloted, the one that was whose config is most like theirs."""
     _planned: Fusing = field(default_factory=Fusing)
+    _apart: frozenset[str] = frozenset()
+    """The kinds of models whose passes, though planned, did not pay."""
     _born: dict[str, Done] = field(default_factory=dict[str, Done])
     """Where the models of this run began."""
     _train_values: dict[str, float] = field(default_factory=dict[str, float])
@@ -150,7 +152,8 @@ class RunSteering:
 
     def _going_on(self, verdict: Verdict, architecture: str) -> Step:
         """Let all models of a kind go together, or each alone, from their next visit on."""
-        self.fusing = self.fusing.without(verdict.kind) if verdict.way == "alone" else self._planned
+        self._apart = self._apart | {verdict.kind} if verdict.way == "alone" else self._apart - {verdict.kind}
+        self.fusing = self._planned.without(self._apart)
         underway = self.steering.underway().items()
         models = {m: ruling for m, ruling in underway if self.profile(m).signature == verdict.kind}
         why = {"models": len(models), "architecture": architecture, "way": verdict.way, "together": verdict.together}

@@ -1,6 +1,7 @@
 """What a pilot says of a group: whether one pass gives each model the bits that it has alone, and what it gains."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -100,7 +101,7 @@ class _Seen:
         return self.seconds[0] - min(self.seconds)
 
 
-class _Way:
+class _Way(ABC):
     """Visits of all models in one of several ways.
 
     All rounds but the first begin where the first has ended: a pilot is not to train for longer than it has to.
@@ -156,11 +157,13 @@ class _Way:
     def _tapes(self, models: int, trains: bool) -> Tapes | None:
         return tapes_of(models, trains) if self.has_tapes else None
 
+    @abstractmethod
     def _train(self) -> Visits:
-        raise NotImplementedError
+        """Every model makes a train visit."""
 
+    @abstractmethod
     def _measure(self) -> Visits:
-        raise NotImplementedError
+        """Every model is measured."""
 
 
 class _Alone(_Way):

@@ -57,6 +57,15 @@ def test_kinds_are_judged_apart_and_others_not_at_all():
     assert [visit(drift, 2.0, kind="lstm") for _ in range(20)] == [None] * 20
 
 
+def test_a_pass_whose_last_unit_failed_does_not_count_and_is_no_part_of_the_next():
+    drift = Drift({KIND})
+    for epoch in range(1, 9):
+        cut_short = UnitFinished(Unit("m001", "train", epoch, 0, 0), 0, 0.0, 99.0, more=True)
+        assert drift.heard(cut_short, KIND, 1.0) is None
+        whole = [UnitFinished(Unit(m, "train", epoch, 1, 1), 0, 0.0, 0.5, more=m == "m001") for m in ("m001", "m002")]
+        assert [drift.heard(event, KIND, 1.0) for event in whole] == [None, None]
+
+
 @given(st.lists(st.tuples(st.floats(0.1, 10), st.integers(1, 4), st.integers(0, 2)), max_size=200))
 def test_a_run_changes_its_mind_twice_at_most(seen):
     drift = Drift({KIND})

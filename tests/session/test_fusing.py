@@ -11,6 +11,7 @@ from cerebro.execution import drift
 from cerebro.execution.drift import Drift
 from cerebro.execution.profiler import Profiler
 from cerebro.plan.cost import Together
+from cerebro.plan.fusing import Fused, Fusing
 from cerebro.session.planning import planned_text
 from cerebro.training.trainer import Trainer
 from tests.faults import killing_once
@@ -179,3 +180,9 @@ def test_passes_that_lose_are_parted_while_the_run_goes_on(shards, tmp_path, mon
     told = [line for line in planned_text(result.folder).splitlines() if line.startswith("replanned: 5 ")]
     assert "go on alone: in a pass a visit took" in told[0]
     assert "by itself" in told[1].rpartition(" ×, ")[2]
+
+
+def test_kinds_of_models_are_parted_and_joined_each_by_itself():
+    planned = Fusing(by_signature={kind: Fused(1, Together(2, "", 2.0, 2.0)) for kind in ("mlp", "cnn")})
+    assert planned.without({"mlp"}).by_signature.keys() == {"cnn"}
+    assert planned.without(frozenset()) == planned
