@@ -21,7 +21,7 @@ import cerebro
 from cerebro.execution.policies import DEFAULT_POLICY
 from cerebro.plan.cost import Cost
 from cerebro.session.expectation import expected_work
-from cerebro.session.pilot import remembered_profiles
+from cerebro.session.pilot import remembered_pilot
 from cerebro.session.planning import actual_cost, plan
 from cerebro.session.room import as_features
 from cerebro.storage.store import Store
@@ -69,10 +69,10 @@ def planned_cost(experiment: cerebro.Experiment, store: Path) -> Cost:
     """The cost in the first line of `explain`."""
     experiment.explain(store=store, workers=WORKERS)
     declaration, means, _ = experiment._prepare(WORKERS, "local", "auto", DEFAULT_POLICY)
-    profiles = remembered_profiles(declaration, Store(store))
-    assert profiles is not None, "the pilot is remembered"
+    remembered = remembered_pilot(declaration, Store(store))
+    assert remembered is not None, "the pilot is remembered"
     means = replace(means, features=as_features("auto", Store(store).features))
-    return plan(declaration, expected_work(declaration, profiles), means)[0].cost
+    return plan(declaration, expected_work(declaration, remembered.profiles), means)[0].cost
 
 
 def row(label: str, found: Sequence[Found]) -> list[object]:

@@ -156,7 +156,8 @@ class Runs:
         for profile in profiles.values():
             profile["together"] = profile["together"] and profile["together"] | {"train_gain": 99.0, "valid_gain": 99.0}
         (forced.pilots / ".pilots").mkdir(parents=True)
-        remembered = {"digest": digest(profiles), "profiles": profiles}
+        found = self._found() | {"profiles": profiles}
+        remembered = {"digest": digest(found), "found": found}
         (forced.pilots / ".pilots" / self._pilot().name).write_text(json.dumps(remembered))
         return forced
 
@@ -165,7 +166,10 @@ class Runs:
         return file
 
     def _profiles(self) -> dict[str, Any]:
-        return json.loads(self._pilot().read_text())["profiles"]
+        return self._found()["profiles"]
+
+    def _found(self) -> dict[str, Any]:
+        return json.loads(self._pilot().read_text())["found"]
 
 
 class Workload:

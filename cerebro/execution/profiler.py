@@ -29,6 +29,8 @@ class PilotReport:
 
     profiles: Mapping[str, Profile]
     failures: Mapping[str, PilotFailed]
+    trials: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What trials of kernels have shown on the workers, by rule, for those of later runs."""
 
 
 @dataclass
@@ -41,6 +43,8 @@ class Profiler:
     engine: Engine
     workers: dict[int, WorkerJoined] = field(default_factory=dict)
     deadlines: Deadlines = field(default_factory=Deadlines)
+    trials: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    """As those of a report: what was shown so far."""
 
     def wait_for_workers(self, count: int) -> None:
         """Wait until `count` workers have joined; one that takes for ever is killed, and started again."""
@@ -78,6 +82,8 @@ class Profiler:
         fellows = {models[0]: models[1:] for models in groups}
         found, failures = self._pilot_all(list(fellows), lambda model: _batches_of(profiles[model]), fellows)
         sizes = {model: len(others) + 1 for model, others in fellows.items()}
+        for rule, shown in (item for profile in found.values() for item in profile["trials"].items()):
+            self.trials.setdefault(rule, {}).update(shown)
         tried = {model: Together(sizes[model], **profile["together"]) for model, profile in found.items()}
         return tried | {model: Together(sizes[model], failed.error) for model, failed in failures.items()}
 

@@ -106,11 +106,13 @@ class Program:
     """`float32`, or `bf16` for autocast."""
     tapes: bool = True
     """Whether batches may be played (`cerebro.training.player`)."""
+    trials: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What trials of kernels have shown in a pilot on this machine, for `cerebro.training.fused.remembered`."""
     data_digest: str | None = None
     """Of the dataset as it was, where it may have grown since."""
 
     @property
     def settings(self) -> dict[str, Any]:
         """What is neither code, nor models, nor where the data are."""
-        names = ("seed", "independent", "device", "exact", "precision", "tapes", "data_digest")
+        names = ("seed", "independent", "device", "exact", "precision", "tapes", "trials", "data_digest")
         return {name: getattr(self, name) for name in names}

@@ -52,8 +52,13 @@ class Declaration:
         """The name under which the procedure's decisions are logged."""
         return self.identity["search"]["procedure"]
 
-    def program(self, members: Mapping[str, Member], tapes: bool = True) -> Program:
-        """What workers must know to train `members`; with `tapes` they may play batches."""
+    def program(
+        self, members: Mapping[str, Member], tapes: bool = True, trials: Mapping[str, Any] | None = None
+    ) -> Program:
+        """What workers must know to train `members`; with `tapes` they may play batches.
+
+        `trials` are those of a pilot on this machine.
+        """
         spec = self.spec
         return Program(
             build=spec.build,
@@ -66,6 +71,7 @@ class Declaration:
             exact=spec.exact,
             precision=spec.precision,
             tapes=tapes,
+            trials=trials or {},
         )
 
     def steering(self, models_max: int | None = None) -> Steering:

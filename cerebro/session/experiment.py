@@ -22,7 +22,7 @@ from cerebro.session.declaration import Declaration, check_same, declare
 from cerebro.session.display import make_display
 from cerebro.session.expectation import expected_work
 from cerebro.session.handle import Handle, start
-from cerebro.session.pilot import pilot, remembered_profiles
+from cerebro.session.pilot import pilot, remembered_pilot
 from cerebro.session.planning import actual_text, fits_text, plan
 from cerebro.session.result import Result
 from cerebro.session.room import as_features, shard_limit
@@ -236,9 +236,9 @@ class Experiment(ExperimentSpec):
 
     def _profiles(self, declaration: Declaration, means: Means, device: str, store: Store) -> dict[str, Profile]:
         """The profiles of an earlier pilot, or of one on workers of its own."""
-        remembered = remembered_profiles(declaration, store)
+        remembered = remembered_pilot(declaration, store)
         if remembered is not None:
-            return remembered
+            return dict(remembered.profiles)
         folder = store.experiment(self.name)
         run = Run(declaration, store, folder, means, device, lambda: make_engine(means.engine), make_display(False))
         with closing(run.make_engine()) as engine:

@@ -5,6 +5,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from cerebro.errors import ModelError, SpecError
@@ -17,39 +18,37 @@ from cerebro.session.planning import why_apart
 from cerebro.storage.store import Store
 
 
-def remembered_profiles(declaration: Declaration, store: Store) -> dict[str, Profile] | None:
-    """The profiles of an earlier pilot of the same configs on the same machine, if there was one.
+def remembered_pilot(declaration: Declaration, store: Store) -> PilotReport | None:
+    """What an earlier pilot of the same configs on the same machine found, if there was one.
 
     Raises:
         SpecError: a learner does not measure what decides.
     """
-    remembered = store.remembered_pilot(_pilot_key(declaration))
-    if remembered is None:
+    found = store.remembered_pilot(_pilot_key(declaration))
+    if found is None:
         return None
-    profiles = {model: as_profile(values) for model, values in remembered.items()}
+    profiles = {model: as_profile(values) for model, values in found["profiles"].items()}
     _check_metric(declaration, profiles)
-    return profiles
+    return PilotReport(profiles, {}, found["trials"])
 
 
 def pilot(declaration: Declaration, profiler: Profiler, store: Store) -> PilotReport:
-    """Profiles of all models: remembered ones, or those of a new pilot.
+    """What a new pilot finds; it is remembered.
 
     Raises:
         ModelError: no config can be trained at all.
         SpecError: a learner does not measure what decides.
     """
-    remembered = remembered_profiles(declaration, store)
-    if remembered is not None:
-        return PilotReport(remembered, {})
     report = profiler.run(list(declaration.configs))
-    report = replace(report, profiles=_tried_together(declaration, profiler, report.profiles))
+    profiles = _tried_together(declaration, profiler, report.profiles)
+    report = replace(report, profiles=profiles, trials=profiler.trials)
     if not report.profiles:
         first: PilotFailed = next(iter(report.failures.values()))
         raise ModelError(f"no config can be trained; the first says: {first.error}\n{first.traceback}".rstrip())
     _check_metric(declaration, report.profiles)
     if not report.failures:
         profiles = {model: asdict(profile) for model, profile in report.profiles.items()}
-        store.remember_pilot(_pilot_key(declaration), profiles)
+        store.remember_pilot(_pilot_key(declaration), {"profiles": profiles, "trials": report.trials})
     return report
 
 
@@ -66,12 +65,29 @@ def _tried_together(
 
 
 def _pilot_key(declaration: Declaration) -> dict[str, Any]:
-    """What the costs of units depend on."""
+    """What the costs of units depend on, and what trials of kernels show."""
     identity = {
         part: declaration.identity[part] for part in ("data", "search", "code", "device", "seed", "exact", "precision")
     }
-    machine = [platform.node(), platform.processor(), os.cpu_count(), platform.python_version(), version("torch")]
-    return {**identity, "machine": machine}
+    machine = [platform.node(), _processor(), os.cpu_count(), platform.python_version(), version("torch")]
+    settings = {name: value for name, value in os.environ.items() if name.startswith(_SETTINGS)}
+    return {**identity, "machine": machine, "settings": settings}
+
+
+_SETTINGS = ("ATEN_", "DNNL_", "MKL_", "ONEDNN_")
+"""Variables by which libraries choose their kernels."""
+
+
+_PROCESSOR = ("vendor_id", "cpu family", "model", "stepping", "cache size", "flags", "CPU ", "Features")
+
+
+def _processor() -> str:
+    """What the processor is, as far as the system tells."""
+    try:
+        first, _, _ = Path("/proc/cpuinfo").read_text().partition("\n\n")
+    except OSError:
+        return platform.processor()
+    return "\n".join(line for line in first.splitlines() if line.startswith(_PROCESSOR))
 
 
 def _check_metric(declaration: Declaration, profiles: Mapping[str, Profile]) -> None:

@@ -28,7 +28,7 @@ from cerebro.session.handle import shape_check
 from cerebro.session.interrupts import interruptible, quick_turns
 from cerebro.session.members import member_in, members_in, start_of
 from cerebro.session.numerics import check_fingerprint, common_fingerprint
-from cerebro.session.pilot import pilot
+from cerebro.session.pilot import pilot, remembered_pilot
 from cerebro.session.planning import plan, plan_record
 from cerebro.session.recall import recall
 from cerebro.session.recovery import ENDED, note_torn_log, resume, torn_catalog_log
@@ -91,12 +91,12 @@ class Run:
             return reader.experiment()["status"] == "finished" and not Inbox(self.folder.path).pending()
 
     def _with_engine(self, engine: Engine) -> Ending:
-        opened_at = time.time()
-        engine.open(self.program(), self.means.workers, self._restore)
+        opened_at, remembered = time.time(), remembered_pilot(self.declaration, self.store)
+        engine.open(self.program(remembered.trials if remembered else None), self.means.workers, self._restore)
         profiler = Profiler(engine)
         profiler.wait_for_workers(self.means.workers)
         fingerprint = common_fingerprint(list(profiler.workers.values()))
-        report = pilot(self.declaration, profiler, self.store)
+        report = remembered or pilot(self.declaration, profiler, self.store)
         if not self.folder.exists:
             members = {model: member.as_json() for model, member in self.declaration.members.items()}
             inherited = inherit(self.declaration.members, self.folder)
@@ -245,8 +245,9 @@ class Run:
             catalog.set_experiment(status="running")
         return number
 
-    def program(self) -> Program:
-        return self.declaration.program(self._members(), tapes=self.means.tapes)
+    def program(self, trials: Mapping[str, Any] | None = None) -> Program:
+        """What workers must know; `trials` are those of an earlier pilot."""
+        return self.declaration.program(self._members(), self.means.tapes, trials)
 
     def _members(self) -> Mapping[str, Member]:
         if not self.folder.exists:

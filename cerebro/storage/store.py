@@ -204,12 +204,12 @@ class Store:
         """What a pilot with this key found earlier, if it is remembered."""
         try:
             remembered = json.loads(self._pilot(key).read_text())
-            profiles = remembered["profiles"]
-            return profiles if remembered["digest"] == digest(profiles) else None
+            found = remembered["found"]
+            return found if remembered["digest"] == digest(found) else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def remember_pilot(self, key: Mapping[str, Any], profiles: Mapping[str, Any]) -> None:
+    def remember_pilot(self, key: Mapping[str, Any], found: Mapping[str, Any]) -> None:
         """Keep what a pilot found; nothing depends on its being kept.
 
         A file that was not written to its end is not JSON, and is not remembered.
@@ -217,7 +217,7 @@ class Store:
         path = self._pilot(key)
         with suppress(OSError):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.write_text(json.dumps({"digest": digest(profiles), "profiles": profiles}))
+            path.write_text(json.dumps({"digest": digest(found), "found": found}))
 
     def _pilot(self, key: Mapping[str, Any]) -> Path:
         return self.root / ".pilots" / f"{digest(key)[:32]}.json"

@@ -24,9 +24,11 @@ Shapes = tuple[Any, ...]
 """All of a batch that its kernels may depend on, but for the numbers."""
 
 
-_MOST_TAPES, _PATIENCE = 256, 16
-_BETWEEN = 64
-"""So many batches are played, or computed where that is quicker, before one is computed both ways again."""
+_MOST_TAPES, _PATIENCE, _PATIENCE_WITH_ODD = 256, 16, 32
+_BETWEEN, _LONGEST_BETWEEN = 64, 1024
+"""So many batches are played, or computed where that is quicker, before one is computed both ways again; twice as many
+each time that nothing has changed.
+"""
 _PROVEN = 500
 """So many numbers must have been the same both ways before batches of a shape are played: a sum of losses may be equal
 by chance where each loss is not.
@@ -45,6 +47,8 @@ class Tapes:
     """Seconds: of a batch that takes longer the Python between the kernels is little, and it is not noted."""
     patience: int = 1
     """So many batches of one shape are computed before one is timed, and noted: it costs some dozens of them."""
+    patience_with_odd: int = 1
+    """The same for a shape of which a visit has one batch, its last."""
     places: Any = None
     memo: Any = None
     """What the computation wants to know of the visit before, while its tensors stay."""
@@ -60,12 +64,14 @@ class Tapes:
     """How often in a row it was not."""
     unchecked: int = _BETWEEN
     """Batches since a batch was computed both ways."""
+    between: int = _BETWEEN
+    """How many are let pass before the next one is."""
 
     def hold_at(self, places: Any) -> None:
         """Forget all tapes if the tensors lie elsewhere by now."""
         if places != self.places:
             self.places, self.memo = places, None
-            self.are_quicker, self.times_slower, self.unchecked = False, 0, _BETWEEN
+            self.are_quicker, self.times_slower, self.unchecked, self.between = False, 0, _BETWEEN, _BETWEEN
             self.kept.clear()
             self.proven.clear()
             self.begun.clear()
@@ -75,12 +81,13 @@ _LONG, _PASS = 1500, 4
 """A model's batch that takes as long as so many calls is long, and one of a pass in which that takes so many models."""
 
 
-def tapes_of(models: int, trains: bool, patience: int = 2) -> Tapes:
+def tapes_of(models: int, trains: bool, patience: int = 2, patience_with_odd: int = 2) -> Tapes:
     """Tapes for what so many models compute: in validation a batch has a third of the kernels, and less to save.
 
     In the second batch a pass tries out how to compute it: that is not to be the one that is timed.
     """
-    return Tapes(_call_seconds() * min(models, _PASS) * (_LONG if trains else _LONG / 5), patience)
+    longest = _call_seconds() * min(models, _PASS) * (_LONG if trains else _LONG / 5)
+    return Tapes(longest, patience, patience_with_odd)
 
 
 @functools.cache
@@ -104,7 +111,7 @@ class Shelf:
     def of(self, models: Sequence[str], computation: str, trains: bool) -> Tapes:
         """The tapes of what these models compute together: that they train, or are measured."""
         key = tuple(models), computation
-        tapes = self._tapes.setdefault(key, tapes_of(len(models), trains, _PATIENCE))
+        tapes = self._tapes.setdefault(key, tapes_of(len(models), trains, _PATIENCE, _PATIENCE_WITH_ODD))
         self._tapes.move_to_end(key)
         if len(self._tapes) > _MOST_TAPES:
             self._tapes.popitem(last=False)
@@ -127,6 +134,7 @@ class Player:
 
     def __init__(self, compute: Callable[[Batch], Given], tapes: Tapes) -> None:
         self._compute, self._tapes = compute, tapes
+        self._met = set[Shapes]()
 
     def __call__(self, batch: Batch) -> Given:
         """What `compute` gives for a batch, whichever way."""
@@ -136,7 +144,7 @@ class Player:
             return self._made(batch, shapes)
         if isinstance(kept, str):
             return self._compute(batch)
-        if tapes.unchecked >= _BETWEEN or tapes.proven[shapes] < _PROVEN:
+        if tapes.unchecked >= tapes.between or tapes.proven[shapes] < _PROVEN:
             return self._checked(batch, shapes, kept)
         tapes.unchecked += 1
         return (kept.tape.play(batch.values()), kept.rest) if tapes.are_quicker else self._compute(batch)
@@ -144,8 +152,10 @@ class Player:
     def _checked(self, batch: Batch, shapes: Shapes, kept: "_Kept") -> Given:
         """What the code gives for a batch; playing is looked at beside it."""
         tapes, both = self._tapes, _both_ways(lambda: self._compute(batch), kept, batch)
-        tapes.are_quicker, tapes.unchecked = both.played_seconds < _QUICKER * both.computed_seconds, 0
-        tapes.times_slower = 0 if tapes.are_quicker else tapes.times_slower + 1
+        is_quicker = both.played_seconds < _QUICKER * both.computed_seconds
+        tapes.between = min(2 * tapes.between, _LONGEST_BETWEEN) if is_quicker == tapes.are_quicker else _BETWEEN
+        tapes.are_quicker, tapes.unchecked = is_quicker, 0
+        tapes.times_slower = 0 if is_quicker else tapes.times_slower + 1
         tapes.proven[shapes] += both.numbers
         if not both.are_equal:
             tapes.kept[shapes] = "playing did not give what the code gave"
@@ -156,11 +166,13 @@ class Player:
     def _made(self, batch: Batch, shapes: Shapes) -> Given:
         """What the code gives for a batch; after some of one shape one is timed, and the next two are noted."""
         begun, kept = self._tapes.begun, self._tapes.kept
+        patience = self._tapes.patience if shapes in self._met else self._tapes.patience_with_odd
+        self._met.add(shapes)
         earlier = begun.setdefault(shapes, 0)
-        if isinstance(earlier, int) and earlier <= self._tapes.patience:
+        if isinstance(earlier, int) and earlier <= patience:
             begun[shapes], start = earlier + 1, time.perf_counter()
             given = self._compute(batch)
-            if earlier == self._tapes.patience and time.perf_counter() - start > self._tapes.longest:
+            if earlier >= self._tapes.patience and time.perf_counter() - start > self._tapes.longest:
                 kept[shapes] = "a batch takes long, so that little of it is Python"
             return given
         found = self._noted(batch)

@@ -8,9 +8,10 @@ What no tape can tell is refused: a number read from a tensor (the code may bran
 Python or NumPy. Whether a tape is right is for its user to check: see `cerebro.training.player`.
 """
 
+import functools
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -63,23 +64,23 @@ class Tape:
     calls: tuple[Call, ...]
     outputs: tuple[Any, ...]
     """A slot, a tensor that is the same for every batch, or None."""
-    _play: Callable[..., list[torch.Tensor | None]] = field(init=False, compare=False)
 
-    def __post_init__(self) -> None:
+    @functools.cached_property
+    def _play(self) -> Callable[..., list[torch.Tensor | None]]:
         text, values = _program(self)
-        space = {**values, "set_grad_enabled": torch._C._set_grad_enabled}
+        space: dict[str, Any] = {**values, "set_grad_enabled": torch._C._set_grad_enabled}
         exec(compile(text, "<tape>", "exec"), space)
-        object.__setattr__(self, "_play", space["play"])
+        return space["play"]
 
     def __str__(self) -> str:
         return _program(self)[0]
 
     def play(self, inputs: Iterable[torch.Tensor]) -> Tensors:
         """The outputs for other inputs of the same shapes, strides and types."""
-        has_grad = torch.is_grad_enabled()
+        has_grad, play = torch.is_grad_enabled(), self._play
         try:
             with torch._C._AutoDispatchBelowAutograd():
-                return self._play(*inputs)
+                return play(*inputs)
         finally:
             torch._C._set_grad_enabled(has_grad)
 
@@ -276,15 +277,18 @@ def _same_generators(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
     return ours == theirs and (kind, rest) == (other_kind, other_rest) and np.array_equal(numbers, other_numbers)
 
 
-def _leaves(value: Any) -> Iterator[Any]:
+def _leaves(value: Any) -> list[Any]:
     """What is in lists, tuples and dicts, however deep."""
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _leaves(item)
-    elif isinstance(value, dict):
-        yield from _leaves(list(value.values()))
-    else:
-        yield value
+    found, waiting = list[Any](), [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, list | tuple):
+            waiting.extend(reversed(item))
+        elif isinstance(item, dict):
+            waiting.extend(reversed(item.values()))
+        else:
+            found.append(item)
+    return found
 
 
 def _are_alike(one: Call, other: Call) -> bool:

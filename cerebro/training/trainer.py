@@ -16,7 +16,7 @@ from cerebro.storage.dataset import OpenShard, open_dataset
 from cerebro.streams import Key, permutation
 from cerebro.training.features import DerivedColumns
 from cerebro.training.frozen import CANONICAL_ROWS
-from cerebro.training.fused import NotFusedError, fused_train_visit, fused_valid_visit
+from cerebro.training.fused import NotFusedError, fused_train_visit, fused_valid_visit, remembered
 from cerebro.training.learners import LiveLearner, build_learner, describe
 from cerebro.training.metrics import merged_value
 from cerebro.training.modes import Modes
@@ -54,6 +54,7 @@ class Trainer:
         """Models that were to go together and could not."""
         self._shelf = Shelf() if program.tapes and self._device.type == "cpu" else None
         self._derived = DerivedColumns(self._device, lambda: self._shards.open("train", 0).columns)
+        remembered.hear(program.trials)
 
     def prefer(self, features: Features) -> None:
         """Come to derived columns as `features` says."""
@@ -222,7 +223,7 @@ class Trainer:
         """
         model, batches = pilot.model, pilot.batches
         if pilot.fellows:
-            return {"together": self._pilot_together((model, *pilot.fellows), batches)}
+            return {"together": self._pilot_together((model, *pilot.fellows), batches), "trials": remembered.told()}
         live = self._first_learner(model)
         profile = describe(live)
         if batches:

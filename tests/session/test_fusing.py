@@ -13,6 +13,8 @@ from cerebro.execution.profiler import Profiler
 from cerebro.plan.cost import Together
 from cerebro.plan.fusing import Fused, Fusing
 from cerebro.session.planning import planned_text
+from cerebro.training.fused import linear
+from cerebro.training.fused.trials import Findings
 from cerebro.training.trainer import Trainer
 from tests.faults import killing_once
 from tests.frozen_nets import build_transfer
@@ -85,6 +87,19 @@ def test_passes_change_no_bit_with_any_number_of_workers(shards, tmp_path):
         with closing(fused.folder.reader()) as reader:
             assert not [event for event in reader.events() if event["kind"] == "worker lost"]
     assert fused.replay("m003").identical
+
+
+def test_a_later_run_makes_no_trials_of_its_own(shards, tmp_path, monkeypatch):
+    experiment = experiment_of(shards, GRID)
+    experiment.explain(store=tmp_path, workers=1)  # the pilot, in processes of its own
+    tried = list[linear.Case]()
+    findings = Findings(lambda case: tried.append(case), linear.Batched)
+    monkeypatch.setattr(linear, "FINDINGS", findings)
+    fused = experiment.fit(engine="inline", workers=1, store=tmp_path, progress=False)
+    assert any(findings.told().values())
+    assert {case.input[0] for case in tried}.isdisjoint({32})
+    alone = experiment.fit(engine="inline", fuse=False, store=tmp_path / "alone", progress=False)
+    assert digests(fused) == digests(alone)
 
 
 @pytest.mark.parametrize("features", ["share", "materialize", "recompute"])

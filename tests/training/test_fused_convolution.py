@@ -26,7 +26,7 @@ def _one_thread():
 def _at_once(monkeypatch):
     """Whatever is equal is computed at once, whether that is quicker or not."""
     monkeypatch.setattr(convolution, "_is_better", lambda trials: all(trial.are_equal for trial in trials))
-    monkeypatch.setattr(convolution, "_FINDINGS", convolution.Findings(convolution._batched))
+    monkeypatch.setattr(convolution, "FINDINGS", convolution.Findings(convolution._batched, convolution.Batched))
 
 
 def net(dimensions, before, channels, kernel, **more):
@@ -67,8 +67,8 @@ def test_convolutions_of_any_shape_end_with_the_same_bits(
 
 def test_channels_that_fill_vectors_are_convolved_at_once(monkeypatch):
     monkeypatch.setattr(convolution, "_is_better", lambda trials: all(trial.are_equal for trial in trials))
-    findings = convolution.Findings(convolution._batched)
-    monkeypatch.setattr(convolution, "_FINDINGS", findings)
+    findings = convolution.Findings(convolution._batched, convolution.Batched)
+    monkeypatch.setattr(convolution, "FINDINGS", findings)
     group = lives(lambda k: learner(net(1, 16, 16, 5)), 3)
     train_fused(group, rows(64, 16, 40), 0)
     assert len(findings._found) == 2
@@ -77,8 +77,8 @@ def test_channels_that_fill_vectors_are_convolved_at_once(monkeypatch):
 
 
 def test_a_batch_that_comes_once_in_a_visit_is_not_worth_trials(monkeypatch):
-    findings = convolution.Findings(convolution._batched)
-    monkeypatch.setattr(convolution, "_FINDINGS", findings)
+    findings = convolution.Findings(convolution._batched, convolution.Batched)
+    monkeypatch.setattr(convolution, "FINDINGS", findings)
     train_fused(lives(lambda k: learner(net(1, 8, 8, 3)), 2), rows(16 + 5, 8, 20), 0)
     assert not findings._found
 

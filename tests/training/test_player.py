@@ -84,6 +84,30 @@ def test_code_that_gives_something_else_by_now_is_found_out(monkeypatch):
     assert list(tapes.kept.values()) == ["playing did not give what the code gave"]
 
 
+def test_what_was_found_the_same_again_is_looked_at_half_as_often(monkeypatch):
+    monkeypatch.setattr(module, "_BETWEEN", 3)
+    monkeypatch.setattr(module, "_LONGEST_BETWEEN", 12)
+    seconds = (-(0.5**number) for number in itertools.count())  # what comes later is quicker
+    monkeypatch.setattr(module.time, "perf_counter", lambda: next(seconds))
+    counted, tapes = Counted(), Tapes(PATIENT)
+    tapes.hold_at("here")
+    player, runs = Player(counted, tapes), []
+    for number in range(50):
+        player({"x": torch.full((600,), float(number))})
+        runs.append(counted.runs)
+    computed = [number for number in range(7, 50) if runs[number] > runs[number - 1]]
+    assert computed == [8, 15, 28, 41]  # after 3, 6, and then always 12 that were played
+
+
+def test_the_last_batch_of_a_visit_has_to_come_more_often_before_it_is_noted():
+    tapes = AlwaysPlayed(PATIENT, patience=1, patience_with_odd=4)
+    for visits in range(1, 8):
+        player = Player(Counted(), tapes)
+        given(player, 4, length=5)
+        given(player, 1, length=3)
+        assert len(tapes.kept) == (1 if visits < 7 else 2)
+
+
 def test_code_that_is_computed_otherwise_when_it_is_looked_at_gives_what_it_gives_alone():
     def compute(x):
         return x * 2 if _get_current_dispatch_mode_stack() else x * SCALE

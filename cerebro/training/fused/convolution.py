@@ -90,7 +90,7 @@ def convolution(dimensions: int) -> Rule:
         if _products(case) > _LARGEST:
             return NotImplemented
         stacked = weight.stacked(), None if bias is None else bias.stacked()  # from the first batch on, for all others
-        batched = _FINDINGS.of(group, case)
+        batched = FINDINGS.of(group, case)
         if batched is None:
             return NotImplemented
         return Many(group, _Convolution.apply(value if is_shared else value.stacked(), *stacked, settings, batched))
@@ -237,7 +237,7 @@ def _batched(case: Case) -> Batched | None:
     return Batched(output, gradients) if output or gradients else None
 
 
-_FINDINGS = Findings(_batched)
+FINDINGS = Findings(_batched, Batched)
 
 
 def _is_better(trials: Sequence[_Both]) -> bool:

@@ -66,7 +66,7 @@ def linear(group: Group, function: Any, args: tuple[Any, ...], kwargs: Mapping[s
     if value.dtype != weight.dtype or torch.is_autocast_enabled(value.device.type):
         return NotImplemented
     stacked = weight.stacked(), None if bias is None else bias.stacked()  # from the first batch on, for all that come
-    batched = _FINDINGS.of(group, case)
+    batched = FINDINGS.of(group, case)
     if batched is None:
         return NotImplemented
     rows = (value if is_shared else value.stacked()).flatten(0 if is_shared else 1, -2)
@@ -147,7 +147,7 @@ def _batched(case: Case) -> Batched | None:
     return Batched(*batched)
 
 
-_FINDINGS = Findings(_batched)
+FINDINGS = Findings(_batched, Batched)
 
 
 def _trial(case: Case, draw: Draws) -> dict[bool, list[bool]]:

@@ -7,9 +7,9 @@ So in some trials nearly all numbers are zeros whose signs are made such that th
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -17,9 +17,9 @@ from cerebro.training.fused.many import Group
 from cerebro.training.tape import equal_bits
 
 Case = TypeVar("Case")
-Found = TypeVar("Found")
+Found = TypeVar("Found", bound=Any)
 
-_VISITS = 16
+_VISITS = 32
 """A case that is met in one batch of a visit only is tried after so many visits: trials cost some dozens of batches."""
 NUMBERS, _ZEROS, _MOST = 2500, 60, 60
 _SIGNS = torch.tensor([[1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
@@ -28,21 +28,40 @@ _SHARE = 0.1
 """Of numbers that are not zero there."""
 
 
-class Findings(Generic[Case, Found]):
-    """What trials have shown of each case, in this process."""
+Told = Mapping[str, Sequence[bool] | None]
+"""What trials have shown, by case, as JSON."""
 
-    def __init__(self, tried: Callable[[Case], Found]) -> None:
-        self._tried = tried
-        self._found = dict[Case, Found]()
+
+class Findings(Generic[Case, Found]):
+    """What trials have shown of each case, in this process or in another one on this machine."""
+
+    def __init__(self, tried: Callable[[Case], Found | None], found: Callable[..., Found]) -> None:
+        """By `tried`, what of a case is better done at once: all of that, in order, makes a `found`."""
+        self._tried, self._made = tried, found
+        self._found = dict[Case, Found | None]()
+        self._heard = dict[str, Sequence[bool] | None]()
         self._visits = Counter[Case]()
 
     def of(self, group: Group, case: Case) -> Found | None:
         """What trials show; None while a case is not met often enough to be tried."""
         if case not in self._found:
-            if not self._is_frequent(group, case):
+            if str(case) in self._heard:
+                heard = self._heard[str(case)]
+                self._found[case] = None if heard is None else self._made(*heard)
+            elif self._is_frequent(group, case):
+                self._found[case] = self._tried(case)
+            else:
                 return None
-            self._found[case] = self._tried(case)
         return self._found[case]
+
+    def told(self) -> Told:
+        """What was found in this process, for others."""
+        found = ((str(case), found) for case, found in self._found.items())
+        return {case: None if found is None else astuple(found) for case, found in found}
+
+    def hear(self, told: Told) -> None:
+        """Take what another process has found for true."""
+        self._heard |= told
 
     def _is_frequent(self, group: Group, case: Case) -> bool:
         met_in = group.met.setdefault(case, group.batch)
