@@ -1,7 +1,8 @@
 """A process that has torch loaded and forks a worker in milliseconds whenever it is asked to.
 
-It is started once per driver as `python -m cerebro.engines.forkserver`, with one thread fixed by its environment, and
-runs no torch operation itself (a fork after one would hang). It ends when its driver does, and its workers end with
+It is started once per driver as `python -m cerebro.engines.forkserver`, with one thread fixed by its environment: a
+fork of several would hang. What torch makes of its kernels when they are called first is made before, which is half of
+what a worker would take to start. It ends when its driver does, and its workers end with
 it. Why not the one of `multiprocessing`: see docs/decisions/0001-own-forkserver.md.
 
 Nobody is left behind, whatever a worker is doing. The server looks at its driver's process itself: an end of file on
@@ -209,6 +210,8 @@ def _preload(driver: int | None) -> None:
     thread.start()
     for name in _PRELOAD:
         importlib.import_module(name)
+    importlib.import_module("cerebro.training.devices").one_thread()
+    importlib.import_module("cerebro.training.fingerprint").warm_up()
     os.close(writer)
     thread.join()  # there must be one thread when workers are forked
     os.close(reader)

@@ -34,13 +34,17 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._spare: dict[Path, int] = {}
+        self._spare: dict[str, int] = {}
         """Files of states that nobody needs, oldest first, and their sizes in bytes."""
         self._spare_max = _SPARE_MIN
 
     def path(self, state_digest: str) -> Path:
         """Where the state with this digest is, or would be."""
-        return self.folder / f"{state_digest}{_SUFFIX}"
+        return Path(self._path(state_digest))
+
+    def _path(self, state_digest: str) -> str:
+        """The same as text: a `Path` is half of what it costs to note that a file is spare."""
+        return f"{self.folder}/{state_digest}{_SUFFIX}"
 
     def write(self, state: memoryview, state_digest: str) -> None:
         """Make `state` durable under its digest; as `write_all`."""
@@ -62,7 +66,7 @@ class Checkpoints:
         self._spare_max = max(self._spare_max, len(states))
         is_new = False
         for state_digest, state in states.items():
-            path = self.path(state_digest)
+            path = self._path(state_digest)
             spare = self._taken_spare(path, len(state))
             is_new |= spare is None
             with writing(path, len(state)):
@@ -94,25 +98,26 @@ class Checkpoints:
 
     def spare(self, state_digest: str) -> None:
         """Let the file of this state, which nobody needs any more, be written over."""
-        path = self.path(state_digest)
+        path = self._path(state_digest)
         with writing(path), contextlib.suppress(FileNotFoundError):
-            size = path.stat().st_size
+            size = os.stat(path).st_size
             if size > _SPARE_BYTES:
-                path.unlink()
+                os.unlink(path)
                 return
             self._spare[path] = size
             if len(self._spare) > self._spare_max:
-                self._taken_oldest().unlink()
+                os.unlink(self._taken_oldest())
 
-    def _taken_spare(self, path: Path, size: int) -> Path | None:
+    def _taken_spare(self, path: str, size: int) -> str | None:
         """A file to write over, if one may be: that of this name, or one of this size, as a file is slow to resize."""
-        fitting = [path] if path in self._spare else [each for each, its in self._spare.items() if its == size]
-        if fitting:
-            del self._spare[fitting[0]]
-            return fitting[0]
+        same_size = (each for each, its in self._spare.items() if its == size)
+        fitting = path if path in self._spare else next(same_size, None)
+        if fitting is not None:
+            del self._spare[fitting]
+            return fitting
         return self._taken_oldest() if len(self._spare) == self._spare_max else None
 
-    def _taken_oldest(self) -> Path:
+    def _taken_oldest(self) -> str:
         oldest = next(iter(self._spare))
         del self._spare[oldest]
         return oldest
@@ -123,7 +128,7 @@ class Checkpoints:
             return
         with writing(self.folder):
             while self._spare:
-                self._taken_oldest().unlink(missing_ok=True)
+                _remove(self._taken_oldest())
             sync_folder(self.folder)
 
     def give_names(self, needed: Collection[str]) -> None:
@@ -201,23 +206,29 @@ _sync_content: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 """Makes the content of a file durable, and not when it was last changed."""
 
 
-def _place(path: Path, state: memoryview, spare: Path | None) -> None:
+def _place(path: str, state: memoryview, spare: str | None) -> None:
     """Put a file in its place, whole, in that of a spare one if there is one.
 
     The name of a new one is durable when the folder is.
     """
-    draft = spare or path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.stem}")
+    folder, _, name = path.rpartition("/")
+    draft = spare or f"{folder}/{_TEMPORARY}{os.getpid()}-{name.removesuffix(_SUFFIX)}"
     crash_point("checkpoint-begun")
     try:
         _write_synced(draft, state)
-        draft.rename(path)
+        os.rename(draft, path)
     except BaseException:
-        draft.unlink(missing_ok=True)
+        _remove(draft)
         raise
     crash_point("checkpoint-renamed")
 
 
-def _write_synced(path: Path, content: memoryview) -> None:
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _write_synced(path: str, content: memoryview) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
     with os.fdopen(descriptor, "wb", buffering=0) as file:
         written = 0

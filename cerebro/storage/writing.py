@@ -18,7 +18,7 @@ _FULL_BYTES = 1 << 16
 
 
 @contextmanager
-def writing(path: Path, needed_bytes: int = 0) -> Iterator[None]:
+def writing(path: Path | str, needed_bytes: int = 0) -> Iterator[None]:
     """Turns what the system or SQLite refuses while `path` is written into a `StoreError`.
 
     A failed sync is never tried again on the same file: the system may have dropped what it could not write.
@@ -42,8 +42,8 @@ def _errno(message: str) -> int:
     return errno.EROFS if "readonly" in message or "unable to open" in message else errno.EIO
 
 
-def _way_out(path: Path, needed_bytes: int, number: int | None) -> str:
-    free = _free_bytes(path)
+def _way_out(path: Path | str, needed_bytes: int, number: int | None) -> str:
+    free = _free_bytes(Path(path))
     # SQLite calls it an I/O error when its shared index cannot grow.
     if number in _FULL or (free is not None and free < _FULL_BYTES):
         needed = f"{bytes_text(needed_bytes)} needed, " if needed_bytes else ""

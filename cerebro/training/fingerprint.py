@@ -40,10 +40,21 @@ def fingerprint(device_name: str) -> dict[str, Any]:
     }
 
 
+def warm_up() -> None:
+    """Let torch make what it makes of its kernels when they are called first: a process that is forked then has it.
+
+    Without a backward pass, which would start threads.
+    """
+    with preserved_generators():
+        for build in _NETS:
+            module, batch = build()
+            module(batch)
+
+
 def _canary(device: torch.device) -> str:
     """The digest of what four tiny nets compute in two optimizer steps each."""
     total = hashlib.sha256()
-    for build in (_mlp, _convolution, _recurrent, _attention):
+    for build in _NETS:
         set_generators(("canary", build.__name__))
         module, batch = build()
         module, batch = module.to(device), batch.to(device)
@@ -79,3 +90,6 @@ def _recurrent() -> tuple[torch.nn.Module, torch.Tensor]:
 
 def _attention() -> tuple[torch.nn.Module, torch.Tensor]:
     return torch.nn.TransformerEncoderLayer(32, 4, 64, batch_first=True), torch.randn(7, 12, 32)
+
+
+_NETS = (_mlp, _convolution, _recurrent, _attention)

@@ -3,6 +3,8 @@
 import errno
 import os
 import signal
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -98,3 +100,18 @@ def test_a_fork_server_that_dies_as_it_is_asked_for_a_worker_is_replaced(monkeyp
     channel.close()
     assert server is not dying
     assert server.alive
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are counted in /proc")
+def test_the_process_that_workers_are_forked_from_has_one_thread_of_its_own():
+    server = ForkServer()
+    try:
+        pid, channel = server.start_worker()  # by then all is loaded, and was called
+        threads = Path(f"/proc/{server._process.pid}/task").glob("*/comm")
+        names = [thread.read_text().strip() for thread in threads]
+        # That of Arrow's allocator, which sees to forks itself, is no matter.
+        assert len([name for name in names if not name.startswith("jemalloc")]) == 1, names
+        channel.close()
+        assert server.exit_status(pid) == 0
+    finally:
+        server.close()
