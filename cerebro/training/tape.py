@@ -165,9 +165,11 @@ class _Recording(TorchDispatchMode):
             if not self.why_not and any(not isinstance(value, torch.Tensor | None) for value in _leaves(result)):
                 self.why_not = f"{kernel} reads a number from a tensor"
             lasts = kernel.is_view and not any(isinstance(value, Slot) for value in _leaves(taken))
+            count = self._count
             kept = None if lasts else self._kept(result, args)
+            is_there = kernel.is_view and self._count == count  # the same view of the same memory
             self._alive += [value.untyped_storage() for value in _leaves((args, kwargs, result)) if _is_tensor(value)]
-            if not lasts and not (kernel.is_view and kept == taken[0][0]):
+            if not lasts and not is_there:
                 self._calls.append(Call(kernel, *taken, kept, torch.is_grad_enabled(), writes))
         return result
 

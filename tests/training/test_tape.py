@@ -144,6 +144,19 @@ def test_tapes_differ_where_a_number_of_python_does():
     assert not first.is_like(third)
 
 
+def test_a_view_that_is_there_is_not_taken_again_and_shows_what_was_written_meanwhile():
+    def compute(x):
+        doubled = x * 2
+        first = doubled.view(-1).sum()
+        doubled.t().add_(1)
+        return [first, doubled.view(-1).sum(), doubled.t()]
+
+    tape = tape_of(compute, torch.ones(3, 4))
+    assert str(tape).count("aten_view") == str(tape).count("aten_t_") == 1
+    played, expected = tape.play([torch.full((3, 4), 5.0)]), compute(torch.full((3, 4), 5.0))
+    assert all(map(torch.equal, played, expected))
+
+
 def test_kernels_that_nobody_needs_are_not_played():
     def compute(x):
         x.exp().sum()
