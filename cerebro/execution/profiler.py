@@ -1,7 +1,7 @@
 """The pilot: builds every config once, and times a few batches of each distinct architecture."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from types import MappingProxyType
@@ -67,8 +67,7 @@ class Profiler:
         described, failures = self._pilot_all(models, lambda model: 0)
         costs: dict[str, dict[str, Any]] = {}
         while chosen := _one_of_each(described, without=costs.keys()):
-            # On all workers at once, as units are run: they share caches, memory and power.
-            timed, failed = self._pilot_all(chosen * max(1, len(self.workers) // len(chosen)), lambda model: BATCHES)
+            timed, failed = self._pilot_all(self._on_all_workers(chosen), lambda model: BATCHES)
             costs |= {described[model]["signature"]: profile for model, profile in timed.items()}
             described = {model: profile for model, profile in described.items() if model not in failed}
             failures |= failed
@@ -80,12 +79,16 @@ class Profiler:
     def run_together(self, groups: Sequence[tuple[str, ...]], profiles: Mapping[str, Profile]) -> dict[str, Together]:
         """What is gained by training the models of each group in one pass, by the group's first model."""
         fellows = {models[0]: models[1:] for models in groups}
-        found, failures = self._pilot_all(list(fellows), lambda model: _batches_of(profiles[model]), fellows)
+        models = self._on_all_workers(list(fellows))
+        found, failures = self._pilot_all(models, lambda model: _batches_of(profiles[model]), fellows)
         sizes = {model: len(others) + 1 for model, others in fellows.items()}
-        for rule, shown in (item for profile in found.values() for item in profile["trials"].items()):
-            self.trials.setdefault(rule, {}).update(shown)
+        self.trials = _united([self.trials, *(profile["trials"] for profile in found.values())])
         tried = {model: Together(sizes[model], **profile["together"]) for model, profile in found.items()}
         return tried | {model: Together(sizes[model], failed.error) for model, failed in failures.items()}
+
+    def _on_all_workers(self, models: list[str]) -> list[str]:
+        """The models so often that all workers are busy, as when units are run: they share caches, memory and power."""
+        return models * max(1, len(self.workers) // max(1, len(models)))
 
     def _pilot_all(
         self,
@@ -191,7 +194,27 @@ def _together(profiles: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         found[name] = fmean(profile[name] for profile in profiles if name in profile)
     if impure := [profile["impure_tensor"] for profile in profiles if profile.get("impure_tensor")]:
         found["impure_tensor"] = impure[0]
+    if "together" in found:
+        found["together"] = _compared([profile["together"] for profile in profiles])
+        found["trials"] = _united([profile["trials"] for profile in profiles])
     return found | {"peak_bytes": max(profile.get("peak_bytes", 0) for profile in profiles)}
+
+
+def _compared(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What several workers say of one group: the means; that it cannot be, if one says so."""
+    whole = {name: value for each in found for name, value in each.items()}
+    for name in whole.keys() - {"why_not"}:
+        values = [each[name] for each in found if name in each]
+        whole[name] = max(values) if name == "deviation" else fmean(values)
+    return whole
+
+
+def _united(found: Iterable[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """What trials have shown, by rule, in several processes."""
+    whole = dict[str, dict[str, Any]]()
+    for rule, shown in (item for each in found for item in each.items()):
+        whole.setdefault(rule, {}).update(shown)
+    return whole
 
 
 def _one_of_each(described: Mapping[str, Mapping[str, Any]], without: Collection[str]) -> list[str]:

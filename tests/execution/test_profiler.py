@@ -13,6 +13,7 @@ from cerebro.execution.engine import Engine, Prior, Restore, StateHandle
 from cerebro.execution.profiler import BATCHES, PilotReport, Profiler
 from cerebro.execution.scheduler import DEATHS_MAX
 from cerebro.messages import Event, Launch, Pilot, Piloted, PilotFailed, WorkerJoined, WorkerLost
+from cerebro.plan.cost import Together
 from cerebro.plan.program import Program
 
 DESCRIPTION = {
@@ -36,6 +37,8 @@ class Scripted(Engine):
     hangs: Mapping[tuple[str, int], int] = field(default_factory=dict)
     seconds: tuple[float, ...] = (0.1,)
     """What a batch takes on each worker."""
+    compared: tuple[Mapping[str, Any], ...] = ()
+    """What each worker says of models that are trained together."""
     clock: list[float] = field(default_factory=lambda: [0.0])
     """The time, which goes on with every wait."""
     pilots: list[tuple[str, int]] = field(default_factory=list)
@@ -76,6 +79,8 @@ class Scripted(Engine):
         self.events.clear()
 
     def _profile(self, pilot: Pilot) -> dict[str, Any]:
+        if pilot.fellows:
+            return {"together": self.compared[pilot.worker], "trials": {"linear": {f"case {pilot.worker}": None}}}
         described = {**DESCRIPTION, "signature": self.signatures[pilot.model]}
         if not pilot.batches:
             return described | {"peak_bytes": 1}
@@ -84,10 +89,14 @@ class Scripted(Engine):
 
 
 def piloted(engine: Scripted, workers: int = 2) -> PilotReport:
+    return profiler_of(engine, workers).run(list(engine.signatures))
+
+
+def profiler_of(engine: Scripted, workers: int = 2) -> Profiler:
     engine.open(Program(dict, Path(), 0), workers, lambda model: None)
     profiler = Profiler(engine, deadlines=Deadlines(clock=lambda: engine.clock[0], floor_seconds=2.0))
     profiler.wait_for_workers(workers)
-    return profiler.run(list(engine.signatures))
+    return profiler
 
 
 ALIKE = {"m001": "a", "m002": "a", "m003": "a", "m004": "b"}
@@ -106,6 +115,29 @@ def test_a_model_is_timed_on_all_workers_at_once_and_the_mean_counts():
     report = piloted(engine)
     assert engine.pilots == [("m001", 0), ("m001", BATCHES), ("m001", BATCHES)]
     assert (report.profiles["m001"].train_batch_seconds, report.profiles["m001"].peak_bytes) == (0.2, 2)
+
+
+PAIR = {"m001": "a", "m002": "a"}
+
+
+def compared(*found: Mapping[str, Any]) -> tuple[Together, Profiler, Scripted]:
+    engine = Scripted(PAIR, compared=found)
+    profiler = profiler_of(engine)
+    together = profiler.run_together([("m001", "m002")], profiler.run(list(PAIR)).profiles)
+    return together["m001"], profiler, engine
+
+
+def test_a_group_is_compared_on_all_workers_at_once_and_the_mean_counts():
+    found = ({"train_gain": gain, "valid_gain": 1.0, "first_seconds": 0.1, "deviation": gain} for gain in (2.0, 3.0))
+    together, profiler, engine = compared(*found)
+    assert [model for model, _ in engine.pilots[-2:]] == ["m001", "m001"]
+    assert together == Together(2, "", 2.5, 1.0, 0.1, deviation=3.0)
+    assert profiler.trials == {"linear": {"case 0": None, "case 1": None}}
+
+
+def test_a_group_that_one_worker_cannot_train_together_is_trained_alone():
+    together, _, _ = compared({"train_gain": 2.0, "valid_gain": 2.0}, {"why_not": "other bits"})
+    assert together.why_not == "other bits"
 
 
 def test_where_the_timed_model_fails_the_next_is_timed():
