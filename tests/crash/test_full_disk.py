@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 import re
 import shutil
 import sqlite3
@@ -40,7 +41,7 @@ def failing_writes(monkeypatch, error, number):
     def failing(path, content):
         calls.append(1)
         if len(calls) >= number:
-            path.write_bytes(bytes(content)[: len(content) // 2])
+            Path(path).write_bytes(bytes(content)[: len(content) // 2])
             raise OSError(error, os.strerror(error))
         write(path, content)
 
