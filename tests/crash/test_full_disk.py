@@ -2,11 +2,11 @@
 
 import errno
 import os
-from pathlib import Path
 import re
 import shutil
 import sqlite3
 import subprocess
+from pathlib import Path
 
 import pytest
 
