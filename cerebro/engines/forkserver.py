@@ -1,9 +1,9 @@
 """A process that has torch loaded and forks a worker in milliseconds whenever it is asked to.
 
 It is started once per driver as `python -m cerebro.engines.forkserver`, with one thread fixed by its environment: a
-fork of several would hang. What torch makes of its kernels when they are called first is made before, which is half of
-what a worker would take to start. It ends when its driver does, and its workers end with
-it. Why not the one of `multiprocessing`: see docs/decisions/0001-own-forkserver.md.
+fork of several would hang. What torch makes of its kernels when they are called first is made before the first fork,
+which is half of what a worker would take to start. It ends when its driver does, and its workers end with it. Why not
+the one of `multiprocessing`: see docs/decisions/0001-own-forkserver.md.
 
 Nobody is left behind, whatever a worker is doing. The server looks at its driver's process itself: an end of file on
 the channel is not enough, as it does not come while a fork of the driver holds a copy of it. The workers are killed by
