@@ -3,11 +3,12 @@
 Contenders, all with the same nets, batches of the same size, epochs, metrics and validation, on two processes:
 
 - cerebro: `experiment.fit(workers=2)`, catalog and checkpoints on disk included; it fuses where its pilot says so;
-- alone: the same with `fuse=False`; the two end with the same bits, which is checked;
+- alone: the same with `fuse=False`; the two end with the same bits, which is checked, unless `exact=False`;
 - strong: two processes, each with half of the configs one after another; slices of tensors in memory, fused AdamW;
 - typical: the same with a DataLoader and the default AdamW.
 
-Processes are forked from a parent that has torch loaded, for all contenders.
+In `convlstm_small_8_inexact` the experiment allows other bits; the plan says how far off they are. Processes are forked
+from a parent that has torch loaded, for all contenders.
 """
 
 import tempfile
@@ -22,6 +23,7 @@ SETTINGS = (
     Setting("micro_mlp_64", partial(mlp, 32, 16), 64, 32, 16384, 2),
     Setting("tiny_mlp_16", partial(mlp, 128, 64), 16, 64, 16384, 6),
     Setting("convlstm_small_8", partial(ConvLSTM, 8, 16), 8, 16, 4096, 2, (6, 100)),
+    Setting("convlstm_small_8_inexact", partial(ConvLSTM, 8, 16), 8, 16, 4096, 2, (6, 100), exact=False),
     Setting("criteo_mlp_16", partial(mlp, 1000, 500), 16, 256, 16384, 1),
     Setting("convlstm_mid_8", partial(ConvLSTM, 32, 64), 8, 64, 4096, 2, (6, 100)),
 )
@@ -39,7 +41,8 @@ def main() -> None:
             plan = workload.runs.plan().splitlines()[-1].strip("└─ ")
             workload.runs.fit("cerebro")  # starts the fork server
             seconds = interleaved(workload.contenders(), rounds)
-            assert workload.runs.digests["cerebro"] == workload.runs.digests["alone"], "passes changed bits"
+            is_same = workload.runs.digests["cerebro"] == workload.runs.digests["alone"]
+            assert is_same or not setting.exact, "passes changed bits"
             table = [(who, median(taken), median_ratio(taken, seconds["cerebro"])) for who, taken in seconds.items()]
             title = f"{setting.name}: {setting.models} models, {setting.epochs} epochs, median of {rounds}\n  {plan}"
             print_table(title, ["contender", "seconds", "× cerebro"], table)

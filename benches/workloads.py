@@ -66,6 +66,7 @@ class Setting:
     epochs: int
     shape: tuple[int, ...] = (FEATURES,)
     shards: int = 4
+    exact: bool = True
 
     @property
     def rates(self) -> list[float]:
@@ -101,6 +102,7 @@ def experiment_of(setting: Setting, folder: Path, search: Any = None) -> cerebro
         epochs=setting.epochs,
         metric="accuracy",
         mode="max",
+        exact=setting.exact,
     )
 
 

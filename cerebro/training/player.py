@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from cerebro.training.learners import Batch
-from cerebro.training.tape import Tape, Tensors, record, same_bits, same_values
+from cerebro.training.tape import Tape, Tensors, equal_bits, record, same_bits, same_values
 
 Given = tuple[Tensors, Any]
 """What a batch gave: tensors, and what is not one, which has to be the same for all batches of one shape."""
@@ -233,7 +233,7 @@ def _both_ways(compute: Callable[[], Given], kept: _Kept, batch: Batch) -> _Both
         played is not None
         and same_values(given[1], kept.rest)
         and all(map(_is_same, played, given[0]))
-        and all(map(same_bits, lasting, after))
+        and all(map(equal_bits, lasting, after))
         and torch.equal(torch.get_rng_state(), noise_after)
     )
     _restore(lasting, after, noise_after)

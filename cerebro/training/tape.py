@@ -166,7 +166,7 @@ class _Recording(TorchDispatchMode):
                 self.why_not = f"{kernel} reads a number from a tensor"
             lasts = kernel.is_view and not any(isinstance(value, Slot) for value in _leaves(taken))
             count = self._count
-            kept = None if lasts else self._kept(result, args)
+            kept = None if lasts else self._kept(result, (args, kwargs))
             is_there = kernel.is_view and self._count == count  # the same view of the same memory
             self._alive += [value.untyped_storage() for value in _leaves((args, kwargs, result)) if _is_tensor(value)]
             if not lasts and not is_there:
@@ -212,14 +212,14 @@ class _Recording(TorchDispatchMode):
             )
         return {k: self._written_down(item) for k, item in value.items()} if isinstance(value, dict) else value
 
-    def _kept(self, result: Any, args: Any) -> Any:
+    def _kept(self, result: Any, given: Any) -> Any:
         """A slot for each tensor of a result; None where nothing is to be kept of it."""
         if isinstance(result, torch.Tensor):
             place = place_of(result) if self._is_plain(result) else None
             if place is None or place in self._slots:
                 return None if place is None else self._slots[place]
             if _memory(result) not in self._made and any(
-                isinstance(value, torch.Tensor) and _memory(value) == _memory(result) for value in _leaves(args)
+                isinstance(value, torch.Tensor) and _memory(value) == _memory(result) for value in _leaves(given)
             ):
                 return None  # lasting memory that was written to
             slot = self._slots[place] = Slot(self._count)
@@ -227,7 +227,7 @@ class _Recording(TorchDispatchMode):
             self._made.add(_memory(result))
             return slot
         if isinstance(result, list | tuple):
-            return tuple(self._kept(item, args) for item in result)
+            return tuple(self._kept(item, given) for item in result)
         return None
 
     def _is_plain(self, tensor: torch.Tensor) -> bool:
@@ -335,7 +335,10 @@ _QUICK: dict[Any, Any] = {
     _aten.sum.dim_IntList: torch.sum, _aten.eq.Tensor: torch.eq, _aten.mul.Tensor: torch.mul,
     _aten.add.Tensor: torch.add, _aten.div.Tensor: torch.div, _aten.argmax.default: torch.argmax,
     _aten.clamp_min.default: torch.clamp_min, _aten.copy_.default: _Tensor.copy_, _aten.cat.default: torch.cat,
-    _aten.stack.default: torch.stack,
+    _aten.stack.default: torch.stack, _aten.baddbmm_.default: _Tensor.baddbmm_, _aten.bmm.out: torch.bmm,
+    _aten.addcmul_.default: _Tensor.addcmul_, _aten.addcmul.out: torch.addcmul, _aten.mul_.Tensor: _Tensor.mul_,
+    _aten.mul.out: torch.mul, _aten.tanh_.default: _Tensor.tanh_, _aten.tanh.out: torch.tanh,
+    _aten.sigmoid_.default: _Tensor.sigmoid_, _aten.clone.default: torch.clone,
 }  # fmt: skip
 """Other names of kernels, by which Python gets to them in half of the time."""
 

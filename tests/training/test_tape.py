@@ -157,6 +157,22 @@ def test_a_view_that_is_there_is_not_taken_again_and_shows_what_was_written_mean
     assert all(map(torch.equal, played, expected))
 
 
+def test_what_is_written_to_a_part_of_lasting_memory_is_written_again():
+    sums = torch.zeros(3, 4)
+    rows = sums.unbind(0)
+
+    def compute(x):
+        torch.mul(x, 2, out=rows[0])
+        torch.add(rows[0], x, out=rows[2])
+        return [sums.sum(0)]
+
+    tape = tape_of(compute, torch.ones(4))
+    assert torch.equal(sums, torch.zeros(3, 4))
+    (found,) = tape.play([torch.arange(4.0)])
+    assert torch.equal(found, 5 * torch.arange(4.0))
+    assert torch.equal(rows[2], 3 * torch.arange(4.0))
+
+
 def test_kernels_that_nobody_needs_are_not_played():
     def compute(x):
         x.exp().sum()

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from cerebro.training.fused import elementwise
+from cerebro.training.fused import elementwise, lstm
 from cerebro.training.fused.many import Group, Many, Rule
 from cerebro.training.fused.strides import beside
 
@@ -132,6 +132,7 @@ RULES: dict[Any, Rule] = {
     F.batch_norm: batch_norm,
     F.layer_norm: layer_norm,
     F.linear: linear,
+    torch.lstm: lstm.lstm,
     **dict.fromkeys((F.max_pool1d, F.avg_pool1d, F.adaptive_avg_pool1d), by_channel(1)),
     **dict.fromkeys((F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d), by_channel(2)),
 }
