@@ -86,7 +86,7 @@ def tapes_of(models: int, trains: bool, patience: int = 2, patience_with_odd: in
 
     In the second batch a pass tries out how to compute it: that is not to be the one that is timed.
     """
-    longest = _call_seconds() * min(models, _PASS) * (_LONG if trains else _LONG / 5)
+    longest = _call_seconds() * min(models, _PASS) * (_LONG if trains else _LONG / 2)
     return Tapes(longest, patience, patience_with_odd)
 
 

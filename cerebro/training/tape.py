@@ -10,6 +10,7 @@ Python or NumPy. Whether a tape is right is for its user to check: see `cerebro.
 
 import functools
 import random
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,13 +47,13 @@ class Call:
     kwargs: dict[str, Any]
     result: Any
     has_grad: bool
-    writes: bool
-    """Whether it has written to what lasts."""
+    written: tuple[torch.Tensor, ...]
+    """What it has written to of what lasts."""
 
     @property
     def has_effects(self) -> bool:
         """Whether it does more than to give a value: it writes, or draws random numbers."""
-        is_written = self.writes or self.kernel._schema.is_mutable
+        is_written = bool(self.written) or self.kernel._schema.is_mutable
         return is_written or torch.Tag.nondeterministic_seeded in self.kernel.tags
 
 
@@ -86,13 +87,12 @@ class Tape:
 
     @property
     def written(self) -> list[torch.Tensor]:
-        """Lasting tensors of kernels that write to some, such as the running means of a layer."""
-        found = dict[Place, torch.Tensor]()
-        for call in self.calls:
-            if call.writes:
-                lasting = (value for value in _leaves((call.args, call.kwargs)) if isinstance(value, torch.Tensor))
-                found.update((place_of(value), value) for value in lasting)
-        return list(found.values())
+        """Lasting memory that is written to, such as the running means of a layer; as a whole where many parts are."""
+        found = {place_of(tensor): tensor for call in self.calls for tensor in call.written}
+        parts = Counter(map(_memory, found.values()))
+        whole = {_memory(tensor): tensor for tensor in found.values() if parts[_memory(tensor)] > _FEW_PARTS}
+        few = [tensor for tensor in found.values() if parts[_memory(tensor)] <= _FEW_PARTS]
+        return [*few, *map(_bytes, whole.values())]
 
     def is_like(self, other: "Tape") -> bool:
         """Whether another tape has the same kernels with the same numbers, so that nothing depended on the batch."""
@@ -159,32 +159,34 @@ class _Recording(TorchDispatchMode):
             return kernel(*args, **kwargs)
         with torch._C.DisableTorchFunction():
             taken = self._written_down(args), self._written_down(kwargs)
-            lasting = [(value, value.detach().clone()) for value in _leaves(taken) if _is_tensor(value)]
+            noted = _leaves(taken)
+            before = [(value, value.detach().clone()) for value in _may_be_written(kernel, noted, args, kwargs)]
             result = kernel(*args, **kwargs)
-            writes = self._remember(lasting)
-            if not self.why_not and any(not isinstance(value, torch.Tensor | None) for value in _leaves(result)):
+            written = self._remember(before)
+            given, made = _leaves((args, kwargs)), _leaves(result)
+            if not self.why_not and any(not isinstance(value, torch.Tensor | None) for value in made):
                 self.why_not = f"{kernel} reads a number from a tensor"
-            lasts = kernel.is_view and not any(isinstance(value, Slot) for value in _leaves(taken))
+            lasts = kernel.is_view and not any(isinstance(value, Slot) for value in noted)
             count = self._count
-            kept = None if lasts else self._kept(result, (args, kwargs))
+            kept = None if lasts else self._kept(result, given)
             is_there = kernel.is_view and self._count == count  # the same view of the same memory
-            self._alive += [value.untyped_storage() for value in _leaves((args, kwargs, result)) if _is_tensor(value)]
+            self._alive += [value.untyped_storage() for value in (*given, *made) if _is_tensor(value)]
             if not lasts and not is_there:
-                self._calls.append(Call(kernel, *taken, kept, torch.is_grad_enabled(), writes))
+                self._calls.append(Call(kernel, *taken, kept, torch.is_grad_enabled(), written))
         return result
 
     def take_back(self) -> None:
-        """Let lasting tensors be what they were before."""
+        """Let lasting tensors be what they were before; the last that was written to first, as they may overlap."""
         with torch.no_grad():
-            for tensor, numbers in self._before.values():
+            for tensor, numbers in reversed(self._before.values()):
                 tensor.copy_(numbers)
 
-    def _remember(self, lasting: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> bool:
-        """Whether a kernel has written to any of these, given with their earlier numbers: not every schema tells."""
-        written = [(tensor, before) for tensor, before in lasting if not equal_bits(tensor, before)]
-        for tensor, before in written:
-            self._before.setdefault(place_of(tensor), (tensor.detach(), before))
-        return bool(written)
+    def _remember(self, before: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, ...]:
+        """To which of these, given with their earlier numbers, a kernel has written."""
+        written = [(tensor.detach(), numbers) for tensor, numbers in before if not equal_bits(tensor, numbers)]
+        for tensor, numbers in written:
+            self._before.setdefault(place_of(tensor), (tensor, numbers))
+        return tuple(tensor for tensor, _ in written)
 
     def tape(self, outputs: Tensors) -> Tape | str:
         """The tape, without the kernels whose results nobody needs."""
@@ -212,14 +214,14 @@ class _Recording(TorchDispatchMode):
             )
         return {k: self._written_down(item) for k, item in value.items()} if isinstance(value, dict) else value
 
-    def _kept(self, result: Any, given: Any) -> Any:
-        """A slot for each tensor of a result; None where nothing is to be kept of it."""
+    def _kept(self, result: Any, given: Sequence[Any]) -> Any:
+        """A slot for each tensor of a result of what was given; None where nothing is to be kept of it."""
         if isinstance(result, torch.Tensor):
             place = place_of(result) if self._is_plain(result) else None
             if place is None or place in self._slots:
                 return None if place is None else self._slots[place]
             if _memory(result) not in self._made and any(
-                isinstance(value, torch.Tensor) and _memory(value) == _memory(result) for value in _leaves(given)
+                isinstance(value, torch.Tensor) and _memory(value) == _memory(result) for value in given
             ):
                 return None  # lasting memory that was written to
             slot = self._slots[place] = Slot(self._count)
@@ -250,6 +252,14 @@ class _Watch(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
+def _may_be_written(kernel: Any, noted: Sequence[Any], args: Any, kwargs: Any) -> list[torch.Tensor]:
+    """Which lasting tensors among what is `noted` a kernel may write to: not every kernel's schema tells."""
+    if kernel not in _QUICK:
+        return [value for value in noted if _is_tensor(value)]
+    target: Any = kwargs.get("out", args[0] if kernel._schema.is_mutable else None)
+    return [target] if target is not None and any(value is target for value in noted) else []
+
+
 _KINDS = (torch.Tensor, torch.nn.Parameter)
 _READS = {torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__, torch.Tensor.__dlpack__}
 
@@ -261,6 +271,14 @@ def _is_tensor(value: Any) -> bool:
 def _memory(tensor: torch.Tensor) -> int:
     """What tensors have in common that are views of one memory; an empty one has it with nobody in common."""
     return tensor.untyped_storage().data_ptr() or -id(tensor)
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    """All the memory that a tensor is a part of."""
+    return torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage())
+
+
+_FEW_PARTS = 8
 
 
 def _generators() -> tuple[Any, ...]:
@@ -284,7 +302,7 @@ def _leaves(value: Any) -> list[Any]:
     found, waiting = list[Any](), [value]
     while waiting:
         item = waiting.pop()
-        if isinstance(item, list | tuple):
+        if isinstance(item, (list, tuple)):
             waiting.extend(reversed(item))
         elif isinstance(item, dict):
             waiting.extend(reversed(item.values()))
@@ -366,7 +384,10 @@ def _program(tape: Tape) -> tuple[str, dict[str, Any]]:
     last = {
         slot: number for number, call in enumerate(tape.calls) for slot in _slots((call.args, call.kwargs, call.result))
     }
-    lasting = {*_slots(tape.outputs), *tape.inputs}
+    lasting, unneeded = {*_slots(tape.outputs), *tape.inputs}, defaultdict[int, list[Slot]](list)
+    for slot, end in last.items():
+        if slot not in lasting:
+            unneeded[end].append(slot)
     lines = [f"def play({', '.join(map(str, tape.inputs))}):"]
     has_grad = None
     for number, call in enumerate(tape.calls):
@@ -376,9 +397,8 @@ def _program(tape: Tape) -> tuple[str, dict[str, Any]]:
         arguments = [*map(told, call.args), *(f"{name}={told(value)}" for name, value in call.kwargs.items())]
         kernel = named(_QUICK.get(call.kernel, call.kernel), call.kernel._schema.name.replace("::", "_") + "_")
         lines.append(f"    {kept(call.result)} = {kernel}({', '.join(arguments)})")
-        unneeded = [str(slot) for slot, end in last.items() if end == number and slot not in lasting]
-        if unneeded:
-            lines.append(f"    del {', '.join(unneeded)}")
+        if number in unneeded:
+            lines.append(f"    del {', '.join(map(str, unneeded[number]))}")
     lines.append(f"    return {told(list(tape.outputs))}")
     return "\n".join(lines) + "\n", values
 

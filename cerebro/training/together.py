@@ -1,5 +1,6 @@
 """What a pilot says of a group: whether one pass gives each model the bits that it has alone, and what it gains."""
 
+import itertools
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -45,7 +46,7 @@ def compared(
     rounds = ROUNDS + (_UNTIL_PLAYED if has_tapes and _batches(lives[0], columns) < _MANY else 0)
     try:
         _take_turns([way.train for way in ways], rounds)
-        if alone.has_given_what(together) and _NEAR[0] < together.train_gain(alone) < _NEAR[1]:
+        if alone.has_given_what(together) and any(_is_near(*pair) for pair in itertools.pairwise(ways)):
             _take_turns([way.train for way in ways], rounds + ROUNDS)
         _take_turns([way.measure for way in ways], rounds)
     except NotFusedError as error:
@@ -75,6 +76,10 @@ _UNTIL_PLAYED, _MANY = 6, 20
 """Visits before a batch is played of whose shape each has one; where a visit has many batches, the others are soon."""
 _NEAR = (0.95, 1.4)
 """Gains between these are measured again: the noise of a few rounds is a fifth, and 1.1 decides."""
+
+
+def _is_near(one: "_Way", other: "_Way") -> bool:
+    return _NEAR[0] < other.train_gain(one) < _NEAR[1]
 
 
 def _take_turns(visits: Sequence[Callable[[], None]], rounds: int) -> None:

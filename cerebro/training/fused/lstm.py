@@ -6,12 +6,12 @@ row of ones lie below each other (`[K, in + hidden + 1, rows]`), so that one pro
 and on the way back one makes the gradients to both. What of a gradient does not need a later step is computed for all
 steps beforehand.
 
-The memory of a sequence is kept for the next batch: a tape (`cerebro.training.tape`) then takes none of the views that
-the steps are, which would be a quarter of the time.
+The memory of a sequence, and the views of it that the steps are, are kept for the next batch: taking them would be a
+quarter of the time.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +19,7 @@ import torch
 from cerebro.training.fused.many import Group, Many
 from cerebro.training.fused.strides import NotFusedError
 
+Tensors = tuple[torch.Tensor, ...]
 _FEWEST, _HIGHEST, _LARGEST, _LONGEST = 3, 64, 512, 64
 """Members at least; and at most inputs and hidden units, hidden units of all rows, and steps: where there are more,
 torch's kernel was as quick or quicker. A batch of more steps is hardly ever played from a tape.
@@ -59,6 +60,26 @@ class _Room:
         self.output_to_cell = torch.empty_like(self.bounded)
         """By how much a cell's gradient grows with that of the output."""
         self.to_cell = torch.empty_like(self.bounded[0])
+        self.steps, self.steps_back = list(self._steps()), list(self._steps_back())[::-1]
+
+    def _steps(self) -> Iterable[Tensors]:
+        """What a step reads and writes, in the order in which `_run` does."""
+        let_in, keep, new, let_out = _four(self.gates)
+        before, after = self.cells[:-1], self.cells[1:]
+        sigmoids = self.gates[:, :, : 2 * self.sizes.hidden]
+        return zip(
+            self.values[:-1], self.gates, sigmoids, let_in, keep, new, let_out, before, after, self.bounded,
+            self.outputs[1:], strict=True,
+        )  # fmt: skip
+
+    def _steps_back(self) -> Iterable[Tensors]:
+        """The same for `_run_back`, but in the order of the steps."""
+        hidden = self.sizes.hidden
+        to_three, to_let_out = self.to_gates.split([3 * hidden, hidden], 2)
+        return zip(
+            self.to_outputs[1:], self.output_to_cell, to_three.unflatten(2, (3, hidden)), to_let_out,
+            _four(self.gates)[1], self.to_gates, self.to_values[:-1], strict=True,
+        )  # fmt: skip
 
     @property
     def inputs(self) -> torch.Tensor:
@@ -69,6 +90,11 @@ class _Room:
     def outputs(self) -> torch.Tensor:
         """`[steps + 1, K, hidden, rows]`."""
         return self.values[:, :, self.sizes.inputs : -1]
+
+    @property
+    def to_outputs(self) -> torch.Tensor:
+        """Their gradients."""
+        return self.to_values[:, :, self.sizes.inputs : -1]
 
 
 _ROOMS = OrderedDict[_Sizes, list[_Room]]()
@@ -165,7 +191,7 @@ class _Lstm(torch.autograd.Function):
         inputs, needs = room.sizes.inputs, ctx.needs_input_grad
         found = (
             room.to_values[:-1, :, :inputs].clone() if needs[0] else None,
-            room.to_values[0, :, inputs:-1].clone() if needs[1] else None,
+            room.to_outputs[0].clone() if needs[1] else None,
             room.to_cell.clone() if needs[2] else None,
             *_to_parameters(room, ctx.has_biases),
         )
@@ -183,14 +209,9 @@ def _joined(
 
 def _run(room: _Room, weights: torch.Tensor) -> None:
     """All steps, from what the room holds from before them."""
-    hidden, (before, after) = room.sizes.hidden, (room.cells[:-1], room.cells[1:])
-    each = zip(
-        room.values[:-1], room.gates, room.gates[:, :, : 2 * hidden], *_four(room.gates), before, after, room.bounded,
-        room.outputs[1:], strict=True,
-    )  # fmt: skip
-    for value, gates, two_gates, let_in, keep, new, let_out, cell, next_cell, bounded, output in each:
+    for value, gates, sigmoids, let_in, keep, new, let_out, cell, next_cell, bounded, output in room.steps:
         torch.bmm(weights, value, out=gates)
-        two_gates.sigmoid_()
+        sigmoids.sigmoid_()
         new.tanh_()
         let_out.sigmoid_()
         torch.mul(keep, cell, out=next_cell)
@@ -209,16 +230,9 @@ def _run_back(
     """Leaves in the room the gradients to the gates before they were bounded, to the values, and to the first cell."""
     _prepare(room)
     _begin_back(room, to_outputs, to_last, to_cell)
-    sizes, columns, gradient = room.sizes, weights.transpose(1, 2), room.to_cell
-    three_gates, let_out = room.to_gates.split([3 * sizes.hidden, sizes.hidden], 2)
-    three_gates = three_gates.unflatten(2, (3, sizes.hidden))
-    keep = _four(room.gates)[1]
-    each = zip(
-        room.to_values[1:, :, sizes.inputs : -1], room.output_to_cell, three_gates, let_out, keep, room.to_gates,
-        room.to_values[:-1], strict=True,
-    )  # fmt: skip
+    columns, gradient = weights.transpose(1, 2), room.to_cell
     spread = gradient.unsqueeze(1)
-    for to_output, grows, to_three, to_let_out, kept, to_gates, to_value in reversed(list(each)):
+    for to_output, grows, to_three, to_let_out, kept, to_gates, to_value in room.steps_back:
         gradient.addcmul_(to_output, grows)
         to_three.mul_(spread)
         to_let_out.mul_(to_output)
@@ -240,12 +254,11 @@ def _prepare(room: _Room) -> None:
 def _begin_back(
     room: _Room, to_outputs: torch.Tensor | None, to_last: torch.Tensor | None, to_cell: torch.Tensor | None
 ) -> None:
-    inputs = room.sizes.inputs
     room.to_values.zero_()
     if to_outputs is not None:
-        room.to_values[1:, :, inputs:-1].copy_(to_outputs)
+        room.to_outputs[1:].copy_(to_outputs)
     if to_last is not None:
-        room.to_values[-1, :, inputs:-1].add_(to_last)
+        room.to_outputs[-1].add_(to_last)
     if to_cell is None:
         room.to_cell.zero_()
     else:
@@ -261,5 +274,5 @@ def _to_parameters(room: _Room, has_biases: bool) -> list[torch.Tensor]:
     return [gradient.clone(memory_format=torch.contiguous_format) for gradient in (*to_weights, *both)]
 
 
-def _four(gates: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def _four(gates: torch.Tensor) -> Tensors:
     return gates.chunk(4, 2)
