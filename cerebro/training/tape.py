@@ -48,13 +48,14 @@ class Call:
     result: Any
     has_grad: bool
     written: tuple[torch.Tensor, ...]
-    """What it has written to of what lasts."""
+    """What it writes to of what lasts."""
+    changed: tuple[Slot, ...]
+    """What it writes to of what the tape holds."""
 
     @property
     def has_effects(self) -> bool:
-        """Whether it does more than to give a value: it writes, or draws random numbers."""
-        is_written = bool(self.written) or self.kernel._schema.is_mutable
-        return is_written or torch.Tag.nondeterministic_seeded in self.kernel.tags
+        """Whether it does more than to give a value: it writes to what lasts, or draws random numbers."""
+        return bool(self.written) or torch.Tag.nondeterministic_seeded in self.kernel.tags
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,8 @@ class _Recording(TorchDispatchMode):
         self.why_not = ""
         self._inputs = tuple(Slot(number) for number in range(len(inputs)))
         self._slots = {place_of(tensor): slot for tensor, slot in zip(inputs, self._inputs, strict=True)}
-        self._made = {_memory(tensor) for tensor in inputs}
+        self._memory_of = {slot: _memory(tensor) for tensor, slot in zip(inputs, self._inputs, strict=True)}
+        self._made = set(self._memory_of.values())
         """Memory that was taken since the recording began; what lies elsewhere lasts."""
         self._alive = [tensor.untyped_storage() for tensor in inputs]
         """Nothing is freed while this is recorded, so that no place is used twice. The memory alone is held: autograd
@@ -159,10 +161,11 @@ class _Recording(TorchDispatchMode):
             return kernel(*args, **kwargs)
         with torch._C.DisableTorchFunction():
             taken = self._written_down(args), self._written_down(kwargs)
-            noted = _leaves(taken)
-            before = [(value, value.detach().clone()) for value in _may_be_written(kernel, noted, args, kwargs)]
+            noted, targets = _leaves(taken), _targets(kernel, *taken)
+            may_be_written = targets if kernel in _QUICK else noted  # not every kernel's schema tells
+            before = [(value, value.detach().clone()) for value in may_be_written if _is_tensor(value)]
             result = kernel(*args, **kwargs)
-            written = self._remember(before)
+            written = self._remember(before, targets)
             given, made = _leaves((args, kwargs)), _leaves(result)
             if not self.why_not and any(not isinstance(value, torch.Tensor | None) for value in made):
                 self.why_not = f"{kernel} reads a number from a tensor"
@@ -172,7 +175,8 @@ class _Recording(TorchDispatchMode):
             is_there = kernel.is_view and self._count == count  # the same view of the same memory
             self._alive += [value.untyped_storage() for value in (*given, *made) if _is_tensor(value)]
             if not lasts and not is_there:
-                self._calls.append(Call(kernel, *taken, kept, torch.is_grad_enabled(), written))
+                changed = tuple(_slots(targets))
+                self._calls.append(Call(kernel, *taken, kept, torch.is_grad_enabled(), written, changed))
         return result
 
     def take_back(self) -> None:
@@ -181,9 +185,15 @@ class _Recording(TorchDispatchMode):
             for tensor, numbers in reversed(self._before.values()):
                 tensor.copy_(numbers)
 
-    def _remember(self, before: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, ...]:
-        """To which of these, given with their earlier numbers, a kernel has written."""
-        written = [(tensor.detach(), numbers) for tensor, numbers in before if not equal_bits(tensor, numbers)]
+    def _remember(
+        self, before: Sequence[tuple[torch.Tensor, torch.Tensor]], targets: Sequence[Any]
+    ) -> tuple[torch.Tensor, ...]:
+        """Those of them, given with their earlier numbers, that a kernel is to write to, or has changed anyway."""
+        written = [
+            (tensor.detach(), numbers)
+            for tensor, numbers in before
+            if any(tensor is target for target in targets) or not equal_bits(tensor, numbers)
+        ]
         for tensor, numbers in written:
             self._before.setdefault(place_of(tensor), (tensor, numbers))
         return tuple(tensor for tensor, _ in written)
@@ -191,11 +201,15 @@ class _Recording(TorchDispatchMode):
     def tape(self, outputs: Tensors) -> Tape | str:
         """The tape, without the kernels whose results nobody needs."""
         wanted = self._written_down(tuple(outputs))
-        needed = {value for value in _leaves(wanted) if isinstance(value, Slot)}
+        needed = set(_slots(wanted))
+        read = {self._memory_of[slot] for slot in (*needed, *self._inputs)}
         calls: list[Call] = []
         for call in reversed(self._calls):
-            if call.has_effects or needed.intersection(_leaves(call.result)):
-                needed.update(value for value in _leaves((call.args, call.kwargs)) if isinstance(value, Slot))
+            is_read = any(self._memory_of[slot] in read for slot in call.changed)
+            if call.has_effects or is_read or needed.intersection(_slots(call.result)):
+                taken = list(_slots((call.args, call.kwargs)))
+                needed.update(taken)
+                read.update(self._memory_of[slot] for slot in taken)
                 calls.append(call)
         return self.why_not or Tape(self._inputs, tuple(reversed(calls)), wanted)
 
@@ -226,6 +240,7 @@ class _Recording(TorchDispatchMode):
                 return None  # lasting memory that was written to
             slot = self._slots[place] = Slot(self._count)
             self._count += 1
+            self._memory_of[slot] = _memory(result)
             self._made.add(_memory(result))
             return slot
         if isinstance(result, list | tuple):
@@ -252,12 +267,13 @@ class _Watch(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def _may_be_written(kernel: Any, noted: Sequence[Any], args: Any, kwargs: Any) -> list[torch.Tensor]:
-    """Which lasting tensors among what is `noted` a kernel may write to: not every kernel's schema tells."""
-    if kernel not in _QUICK:
-        return [value for value in noted if _is_tensor(value)]
-    target: Any = kwargs.get("out", args[0] if kernel._schema.is_mutable else None)
-    return [target] if target is not None and any(value is target for value in noted) else []
+def _targets(kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """The arguments that a kernel writes to, as far as its schema tells."""
+    if not kernel._schema.is_mutable:
+        return []
+    arguments = kernel._schema.arguments
+    given = {**dict(zip((argument.name for argument in arguments), args, strict=False)), **kwargs}
+    return _leaves([given.get(a.name) for a in arguments if a.alias_info is not None and a.alias_info.is_write])
 
 
 _KINDS = (torch.Tensor, torch.nn.Parameter)

@@ -173,6 +173,30 @@ def test_what_is_written_to_a_part_of_lasting_memory_is_written_again():
     assert torch.equal(rows[2], 3 * torch.arange(4.0))
 
 
+def test_lasting_memory_is_written_again_even_if_that_changed_nothing_when_it_was_noted():
+    total = torch.zeros(4)
+    tape = tape_of(lambda x: [total.copy_(x).sum()], torch.zeros(4))
+    (found,) = tape.play([torch.ones(4)])
+    assert found == 4
+    assert torch.equal(total, torch.ones(4))
+    assert [tensor.data_ptr() for tensor in tape.written] == [total.data_ptr()]
+
+
+def test_copies_that_nobody_reads_are_not_made():
+    def compute(x):
+        unread, read, seen = torch.empty(4), torch.empty(4), torch.empty(2, 4)
+        unread.copy_(x).mul_(2)
+        read.copy_(x)
+        seen[1].copy_(x + 1)
+        return [read + 1, seen[1].sum()]
+
+    tape = tape_of(compute, torch.ones(4))
+    assert str(tape).count("aten_copy_") == 2
+    assert "mul" not in str(tape)
+    more, total = tape.play([torch.ones(4)])
+    assert (more.tolist(), total.item()) == ([2.0] * 4, 8.0)
+
+
 def test_kernels_that_nobody_needs_are_not_played():
     def compute(x):
         x.exp().sum()

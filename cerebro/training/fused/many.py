@@ -183,6 +183,14 @@ class Many(Members):
         """The number of dimensions of each member."""
         return len(self.shape)
 
+    def dim(self) -> int:
+        """The same."""
+        return self.ndim
+
+    def size(self, dim: int | None = None) -> Any:
+        """The shape of each member, or its length along a dimension."""
+        return self.shape if dim is None else self.shape[dim]
+
     def strides(self) -> tuple[int, ...]:
         """How each member lies in memory."""
         return self._stacked.stride()[1:] if self._stacked is not None else self._common_strides()
