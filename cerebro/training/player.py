@@ -67,6 +67,11 @@ class Tapes:
     between: int = _BETWEEN
     """How many are let pass before the next one is."""
 
+    def see_time(self, both: "_Both") -> None:
+        """Note which way was quicker for a batch that was just computed both ways."""
+        self.are_quicker, self.unchecked = both.is_quicker, 0
+        self.times_slower = 0 if both.is_quicker else self.times_slower + 1
+
     def hold_at(self, places: Any) -> None:
         """Forget all tapes if the tensors lie elsewhere by now."""
         if places != self.places:
@@ -152,10 +157,8 @@ class Player:
     def _checked(self, batch: Batch, shapes: Shapes, kept: "_Kept") -> Given:
         """What the code gives for a batch; playing is looked at beside it."""
         tapes, both = self._tapes, _both_ways(lambda: self._compute(batch), kept, batch)
-        is_quicker = both.played_seconds < _QUICKER * both.computed_seconds
-        tapes.between = min(2 * tapes.between, _LONGEST_BETWEEN) if is_quicker == tapes.are_quicker else _BETWEEN
-        tapes.are_quicker, tapes.unchecked = is_quicker, 0
-        tapes.times_slower = 0 if is_quicker else tapes.times_slower + 1
+        tapes.between = min(2 * tapes.between, _LONGEST_BETWEEN) if both.is_quicker == tapes.are_quicker else _BETWEEN
+        tapes.see_time(both)
         tapes.proven[shapes] += both.numbers
         if not both.are_equal:
             tapes.kept[shapes] = "playing did not give what the code gave"
@@ -183,6 +186,8 @@ class Player:
         else:
             both = _both_ways(lambda: self._compute(batch), earlier, batch)
             are_alike = found.tape.is_like(earlier.tape) and same_values(found.rest, earlier.rest)
+            if not kept:  # of a last batch that is smaller than the others its time says little
+                self._tapes.see_time(both)
             kept[shapes] = earlier if both.are_equal and are_alike else "two batches did not run the same kernels"
             self._tapes.proven[shapes] = both.numbers
             return both.given
@@ -210,11 +215,12 @@ class _Both:
     """Whether playing gave the same, and left the same behind."""
     numbers: int
     """How many of them are fractions."""
-    computed_seconds: float
-    played_seconds: float
+    is_quicker: bool
+    """Whether playing was quicker."""
 
 
 def _both_ways(compute: Callable[[], Given], kept: _Kept, batch: Batch) -> _Both:
+    kept.tape.prepare()
     lasting, noise = kept.tape.written, torch.get_rng_state()
     before = [tensor.clone() for tensor in lasting]
     inputs = [tensor.clone() for tensor in batch.values()]
@@ -238,7 +244,7 @@ def _both_ways(compute: Callable[[], Given], kept: _Kept, batch: Batch) -> _Both
     )
     _restore(lasting, after, noise_after)
     numbers = sum(t.numel() for t in (*given[0], *lasting) if t is not None and t.is_floating_point())
-    return _Both(given, are_equal, numbers, computed - begun, ended - restored)
+    return _Both(given, are_equal, numbers, ended - restored < _QUICKER * (computed - begun))
 
 
 @torch.no_grad()

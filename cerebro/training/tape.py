@@ -77,6 +77,10 @@ class Tape:
     def __str__(self) -> str:
         return _program(self)[0]
 
+    def prepare(self) -> None:
+        """Let the next `play` take no longer than those after it."""
+        assert self._play is not None
+
     def play(self, inputs: Iterable[torch.Tensor]) -> Tensors:
         """The outputs for other inputs of the same shapes, strides and types."""
         has_grad, play = torch.is_grad_enabled(), self._play

@@ -96,7 +96,7 @@ def test_what_was_found_the_same_again_is_looked_at_half_as_often(monkeypatch):
         player({"x": torch.full((600,), float(number))})
         runs.append(counted.runs)
     computed = [number for number in range(7, 50) if runs[number] > runs[number - 1]]
-    assert computed == [8, 15, 28, 41]  # after 3, 6, and then always 12 that were played
+    assert computed == [7, 14, 27, 40]  # after 3, 6, and then always 12 that were played
 
 
 def test_the_last_batch_of_a_visit_has_to_come_more_often_before_it_is_noted():
