@@ -75,7 +75,7 @@ def compared(
 _UNTIL_PLAYED, _MANY = 6, 20
 """Visits before a batch is played of whose shape each has one; where a visit has many batches, the others are soon."""
 _NEAR = (0.95, 1.4)
-"""Gains between these are measured again: the noise of a few rounds is a fifth, and 1.1 decides."""
+"""Gains between these are measured again: the noise of a few rounds is a fifth, and 1.05 or 1.1 decides."""
 
 
 def _is_near(one: "_Way", other: "_Way") -> bool:

@@ -16,7 +16,7 @@ SMALL = Profile(
     "net", "Net", 1000, "AdamW", 32, 32, False, ("loss",), state_bytes=10_000, train_batch_seconds=0.001,
     valid_batch_seconds=0.001, together=Together(4, train_gain=2.0, valid_gain=1.5),
 )  # fmt: skip
-WIDE = replace(SMALL, signature="wide", together=Together(4, train_gain=1.05))
+WIDE = replace(SMALL, signature="wide", together=Together(4, train_gain=1.04))
 
 
 def models(count: int, profile: Profile = SMALL, first: int = 1) -> dict[str, Profile]:
@@ -76,7 +76,8 @@ def test_larger_models_are_tried_where_a_frozen_part_of_each_batch_is_saved():
 @pytest.mark.parametrize(
     ("together", "gains"),
     [
-        (Together(4, train_gain=1.05), False),
+        (Together(4, train_gain=1.04), False),
+        (Together(4, train_gain=1.06), True),
         (Together(4, why_not="they draw other numbers", train_gain=3.0), False),
         (Together(4, train_gain=3.0), True),
     ],

@@ -71,7 +71,7 @@ CASES: dict[str, tuple[tuple[Rule, ...], Callable[[], tuple[Select, Given]]]] = 
     ),
     "fuse": ((hop, fuse), lambda: two_kinds(4)),
     "fuse-leaves-workers-idle": ((hop, fuse), lambda: plain(3, replace(MLP, together=Together(2, "", 1.2, 1.2)))),
-    "fuse-gains-little": ((hop, fuse), lambda: plain(4, replace(MLP, together=Together(4, "", 1.05, 1.0)))),
+    "fuse-gains-little": ((hop, fuse), lambda: plain(4, replace(MLP, together=Together(4, "", 1.04, 1.0)))),
     "fuse-diverges": ((hop, fuse), lambda: plain(4, replace(MLP, together=Together(4, "one diverges in the pilot")))),
     "fuse-frozen": ((derive, hop, fuse), lambda: plain(4, FUSED_HEADS, means=using("auto"))),
     "fuse-not-allowed": ((hop, fuse), lambda: plain(4, means=replace(ONE, fuse=False))),

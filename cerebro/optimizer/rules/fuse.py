@@ -28,8 +28,9 @@ from cerebro.plan.logical import Select
 from cerebro.plan.physical import Hop, TrainGroup
 from cerebro.quantities import bytes_text, count_text, seconds_text
 
-GAIN_MIN = 1.1
-"""What is gained must be more than what a pilot of a few batches may be wrong by."""
+GAIN_MIN, INEXACT_GAIN_MIN = 1.05, 1.1
+"""What is gained must be more than what a pilot may be wrong by, which measures again what is near; and more for other
+bits."""
 MODELS_MAX = 32
 """More models in a pass gain nothing: what is saved is the same call for each."""
 STATE_BYTES_MAX = 32 << 20
@@ -136,7 +137,7 @@ def pays(together: Together) -> bool:
 
 def is_stacked(together: Together) -> bool:
     """Whether to take all models at once at the price of their bits: for a clear gain over the exact pass only."""
-    return together.stacked_train_gain >= GAIN_MIN * max(1.0, _exact_gain(together))
+    return together.stacked_train_gain >= INEXACT_GAIN_MIN * max(1.0, _exact_gain(together))
 
 
 def _exact_gain(together: Together) -> float:

@@ -22,7 +22,7 @@ from dataclasses import replace
 from cerebro.operators.fuse import rewritten_hop
 from cerebro.optimizer.given import Given
 from cerebro.optimizer.rule import Option
-from cerebro.optimizer.rules.fuse import GAIN_MIN
+from cerebro.optimizer.rules.fuse import INEXACT_GAIN_MIN
 from cerebro.plan.cost import Rewrite
 from cerebro.plan.kernels import CHANNELS_LAST
 from cerebro.plan.logical import Select
@@ -36,14 +36,14 @@ def layout(root: Select, given: Given) -> Iterator[Option]:
     forked = {chain.model for chain in hop.workload.chains if chain.passes}
     alone = [group for group in hop.groups if not group.passes and forked.isdisjoint(group.configs)]
     tried = [(group, found) for group in alone if (found := _tried(group)) is not None]
-    paying = {group.profile.signature: found for group, found in tried if found.gain >= GAIN_MIN}
+    paying = {group.profile.signature: found for group, found in tried if found.gain >= INEXACT_GAIN_MIN}
     if paying:
         kinds = [group.kind() for group, _ in tried if group.profile.signature in paying]
         text = f"{', '.join(kinds)} with channels last"
         yield Option(text, replace(root, train=rewritten_hop(hop, paying, given.work.profiles, given.work.repeats)))
     for group, found in tried:
         if group.profile.signature not in paying:
-            why_not = f"gains {found.gain:.2f} ×, less than {GAIN_MIN}"
+            why_not = f"gains {found.gain:.2f} ×, less than {INEXACT_GAIN_MIN}"
             yield Option(f"{group.kind()} with channels last", why_not=why_not)
 
 
