@@ -376,7 +376,10 @@ _QUICK: dict[Any, Any] = {
     _aten.stack.default: torch.stack, _aten.baddbmm_.default: _Tensor.baddbmm_, _aten.bmm.out: torch.bmm,
     _aten.addcmul_.default: _Tensor.addcmul_, _aten.addcmul.out: torch.addcmul, _aten.mul_.Tensor: _Tensor.mul_,
     _aten.mul.out: torch.mul, _aten.tanh_.default: _Tensor.tanh_, _aten.tanh.out: torch.tanh,
-    _aten.sigmoid_.default: _Tensor.sigmoid_, _aten.clone.default: torch.clone,
+    _aten.sigmoid_.default: _Tensor.sigmoid_, _aten.clone.default: torch.clone, _aten.permute.default: torch.permute,
+    _aten._log_softmax.default: torch._log_softmax, _aten.ones_like.default: torch.ones_like,
+    _aten._log_softmax_backward_data.default: torch._log_softmax_backward_data, _aten.tanh.default: torch.tanh,
+    _aten.sigmoid.default: torch.sigmoid,
 }  # fmt: skip
 """Other names of kernels, by which Python gets to them in half of the time."""
 
@@ -415,7 +418,7 @@ def _program(tape: Tape) -> tuple[str, dict[str, Any]]:
             has_grad = call.has_grad
             lines.append(f"    set_grad_enabled({has_grad})")
         arguments = [*map(told, call.args), *(f"{name}={told(value)}" for name, value in call.kwargs.items())]
-        kernel = named(_QUICK.get(call.kernel, call.kernel), call.kernel._schema.name.replace("::", "_") + "_")
+        kernel = named(_QUICK.get(call.kernel, call.kernel._op), call.kernel._schema.name.replace("::", "_") + "_")
         lines.append(f"    {kept(call.result)} = {kernel}({', '.join(arguments)})")
         if number in unneeded:
             lines.append(f"    del {', '.join(map(str, unneeded[number]))}")
