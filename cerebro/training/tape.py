@@ -299,6 +299,7 @@ def _bytes(tensor: torch.Tensor) -> torch.Tensor:
 
 
 _FEW_PARTS = 8
+"""More parts of one memory are kept and compared as the whole of it."""
 
 
 def _generators() -> tuple[Any, ...]:
@@ -381,7 +382,7 @@ _QUICK: dict[Any, Any] = {
     _aten._log_softmax_backward_data.default: torch._log_softmax_backward_data, _aten.tanh.default: torch.tanh,
     _aten.sigmoid.default: torch.sigmoid,
 }  # fmt: skip
-"""Other names of kernels, by which Python gets to them in half of the time."""
+"""Other names of kernels, by which Python gets to them in half of the time. What these write to, their schema tells."""
 
 
 def _program(tape: Tape) -> tuple[str, dict[str, Any]]:
