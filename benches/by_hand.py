@@ -1,6 +1,7 @@
 """What somebody would write by hand: two processes, each with half of the configs one after another.
 
-`strong` takes slices of tensors in memory and fused AdamW; `typical` has a DataLoader and the default AdamW.
+`strong` takes slices of tensors in memory, a GPU's if it is to train on one, and fused AdamW; `typical` has a
+DataLoader and the default AdamW, for processors.
 """
 
 import multiprocessing
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 Net = Callable[[], nn.Module]
 
@@ -28,16 +29,16 @@ def two_processes(train: Callable[..., None], rates: Sequence[float], *arguments
 
 def strong(rates: Sequence[float], workload: Any) -> None:
     torch.set_num_threads(1)
-    (x, y), size = workload.train.tensors, workload.setting.batch_size
+    (x, y), size = _placed(workload.train, workload.device), workload.setting.batch_size
+    measured = _placed(workload.valid, workload.device)
     for rate in rates:
-        net = workload.setting.net()
+        net = workload.setting.net().to(workload.device)
         optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.01, fused=True)
         for _ in range(workload.setting.epochs):
-            order = torch.randperm(len(x))
+            order = torch.randperm(len(x), device=workload.device)
             mixed, labels = x[order], y[order]
             _epoch(net, optimizer, ((mixed[i : i + size], labels[i : i + size]) for i in range(0, len(x), size)))
-            valid = ((t[i : i + size] for t in workload.valid.tensors) for i in range(0, len(workload.valid), size))
-            _validate(net, valid)
+            _validate(net, ((t[i : i + size] for t in measured) for i in range(0, len(measured[0]), size)))
 
 
 def typical(rates: Sequence[float], workload: Any) -> None:
@@ -52,7 +53,7 @@ def typical(rates: Sequence[float], workload: Any) -> None:
 
 def _epoch(net: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable[Any]) -> None:
     net.train()
-    total, correct = torch.zeros(()), torch.zeros((), dtype=torch.long)
+    total, correct = _zeros(net)
     for x, y in batches:
         optimizer.zero_grad()
         output = net(x)
@@ -65,9 +66,18 @@ def _epoch(net: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable[A
 
 def _validate(net: nn.Module, batches: Iterable[Any]) -> None:
     net.eval()
-    total, correct = torch.zeros(()), torch.zeros((), dtype=torch.long)
+    total, correct = _zeros(net)
     with torch.no_grad():
         for x, y in batches:
             output = net(x)
             total += F.cross_entropy(output, y) * len(x)
             correct += (output.argmax(1) == y).sum()
+
+
+def _zeros(net: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    device = next(net.parameters()).device
+    return torch.zeros((), device=device), torch.zeros((), dtype=torch.long, device=device)
+
+
+def _placed(dataset: TensorDataset, device: str) -> list[torch.Tensor]:
+    return [tensor.to(device) for tensor in dataset.tensors]

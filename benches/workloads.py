@@ -108,10 +108,14 @@ def experiment_of(setting: Setting, folder: Path, search: Any = None) -> cerebro
 
 @dataclass
 class Runs:
-    """Whole runs of one experiment, each in a store of its own; what its pilot found is kept for all."""
+    """Whole runs of one experiment, each in a store of its own; what its pilot found is kept for all.
+
+    On a GPU, `cuda`, there is one worker.
+    """
 
     experiment: cerebro.Experiment
     folder: Path
+    device: str = "cpu"
     digests: dict[str, dict[str, str]] = field(default_factory=dict)
     """The state of each model after the last run of each name."""
     _count: int = 0
@@ -119,9 +123,13 @@ class Runs:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
 
+    @property
+    def workers(self) -> int:
+        return WORKERS if self.device == "cpu" else 1
+
     def plan(self) -> str:
         """What is planned, and how each kind of model is trained; nothing is."""
-        return self.experiment.explain(store=self.pilots, workers=WORKERS)
+        return self.experiment.explain(store=self.pilots, workers=self.workers, device=self.device)
 
     @property
     def pilots(self) -> Path:
@@ -132,17 +140,22 @@ class Runs:
         """Where the last run is."""
         return self.folder / f"store-{self._count}"
 
-    def fit(self, name: str, workers: int = WORKERS, **options: Any) -> float:
+    def fit(self, name: str, workers: int | None = None, **options: Any) -> float:
         """Seconds of a run with these options of `fit`."""
+        options |= {"workers": workers or self.workers, "device": self.device}
         self._count += 1
         store = self.store
         store.mkdir()
         (self.pilots / ".pilots").mkdir(parents=True, exist_ok=True)
         os.symlink(self.pilots / ".pilots", store / ".pilots")
-        seconds = timed(lambda: self.experiment.fit(workers=workers, store=store, progress=False, **options))
+        seconds = timed(lambda: self.experiment.fit(store=store, progress=False, **options))
         rows = self.experiment.result(store).leaderboard()
         self.digests[name] = {row["model"]: row["state_digest"] for row in rows}
         return seconds
+
+    def unequal(self, one: str, other: str) -> int:
+        """How many models ended in other states after the last runs of two names."""
+        return sum(self.digests[one].get(model) != state for model, state in self.digests[other].items())
 
     @property
     def gain(self) -> float | None:
@@ -154,7 +167,8 @@ class Runs:
         """The same with a pilot that was edited to say that passes gain much; None where there can be none."""
         if self.gain is None:
             return None
-        forced, profiles = Runs(self.experiment, self.folder.with_name(f"{self.folder.name}-passes")), self._profiles()
+        folder, profiles = self.folder.with_name(f"{self.folder.name}-passes"), self._profiles()
+        forced = Runs(self.experiment, folder, self.device)
         for profile in profiles.values():
             profile["together"] = profile["together"] and profile["together"] | {"train_gain": 99.0, "valid_gain": 99.0}
         (forced.pilots / ".pilots").mkdir(parents=True)
@@ -175,22 +189,23 @@ class Runs:
 
 
 class Workload:
-    """One setting on its dataset, for every contender."""
+    """One setting on its dataset, for every contender, on the processor or a GPU (`cuda`)."""
 
-    def __init__(self, setting: Setting, folder: Path) -> None:
-        self.setting = setting
+    def __init__(self, setting: Setting, folder: Path, device: str = "cpu") -> None:
+        self.setting, self.device = setting, device
         experiment = experiment_of(setting, folder)
         dataset = cerebro.open(experiment.data)
         self.train, self.valid = (_tensors(dataset, split) for split in ("train", "valid"))
-        self.runs = Runs(experiment, folder / setting.name)
+        self.runs = Runs(experiment, folder / setting.name, device)
 
     def contenders(self) -> dict[str, Callable[[], float]]:
-        return {
+        contenders = {
             "cerebro": partial(self.runs.fit, "cerebro"),
             "alone": partial(self.runs.fit, "alone", fuse=False),
             "strong": lambda: timed(lambda: two_processes(strong, self.setting.rates, self)),
             "typical": lambda: timed(lambda: two_processes(typical, self.setting.rates, self)),
         }
+        return contenders if self.device == "cpu" else {k: v for k, v in contenders.items() if k != "typical"}
 
 
 def _tensors(dataset: Any, split: str) -> TensorDataset:

@@ -23,6 +23,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from types import FrameType
 
 from cerebro.engines.channel import Channel, ChannelClosed
@@ -220,6 +221,8 @@ def _preload(driver: int | None) -> None:
 def main() -> None:
     """Preload, then serve until the driver is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    # Arrow's allocator has a thread, which sees to forks itself.
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     channel = Channel.from_descriptor(int(sys.argv[1]))
     workers = set[int]()
     with contextlib.suppress(ChannelClosed, ProcessLookupError):

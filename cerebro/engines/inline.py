@@ -11,7 +11,7 @@ from cerebro.execution.engine import BytesHandle, Engine, Prior, Restore, StateH
 from cerebro.messages import Event, Launch, Pilot, UnitFinished, WorkerJoined, WorkerLost
 from cerebro.plan.features import Features
 from cerebro.plan.program import Member, Program
-from cerebro.training.devices import one_thread, set_threads
+from cerebro.training.devices import one_thread, set_threads, steady_cudnn
 from cerebro.training.fingerprint import fingerprint
 from cerebro.training.randomness import preserved_generators
 from cerebro.training.trainer import Trainer
@@ -29,8 +29,8 @@ class _Pending:
 class InlineEngine(Engine):
     """Runs units in this process when `wait` is called; `workers` says only how many units may be submitted at once.
 
-    Training uses one thread, as in the workers of the local engine; the caller's number of threads and its random
-    generators are put back.
+    Training uses one thread, and steady kernels of cuDNN, as in the workers of the local engine; the caller's own, and
+    its random generators, are put back.
     """
 
     def __init__(self) -> None:
@@ -38,11 +38,11 @@ class InlineEngine(Engine):
         self._pending: deque[_Pending] = deque()
         self._happened = deque[Event]()
         """What `wait` has not given yet: the units of one pass end together."""
-        self._threads: int | None = None
+        self._before: tuple[int, bool] | None = None
         self._opened = time.monotonic()
 
     def open(self, program: Program, workers: int, restore: Restore) -> None:
-        self._threads = one_thread()
+        self._before = one_thread(), steady_cudnn()
         self._opened, self._restore = time.monotonic(), restore
         device = "cuda:0" if program.device == "cuda" else program.device
         self._trainer = Trainer(program, device)
@@ -91,9 +91,11 @@ class InlineEngine(Engine):
         self._pending.clear()
         self._happened.clear()
         self._states.clear()
-        if self._threads is not None:
-            set_threads(self._threads)
-            self._threads = None
+        if self._before is not None:
+            threads, is_steady = self._before
+            set_threads(threads)
+            steady_cudnn(is_steady)
+            self._before = None
 
     def _run(self, launch: Launch, priors: Sequence[Prior]) -> Sequence[Event]:
         started, after = time.monotonic() - self._opened, dict[str, bytes]()

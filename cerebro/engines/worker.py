@@ -17,7 +17,7 @@ from cerebro.errors import InternalError
 from cerebro.messages import Event, Launch, Message, Pilot, UnitFailed, UnitFinished, WorkerJoined, from_json, to_json
 from cerebro.plan.features import features_of
 from cerebro.plan.program import Program, member_of
-from cerebro.training.devices import one_thread
+from cerebro.training.devices import one_thread, steady_cudnn
 from cerebro.training.fingerprint import fingerprint
 from cerebro.training.trainer import ShardError, Trainer
 from cerebro.training.transport import Slot
@@ -83,6 +83,7 @@ def _prepared(setup: Mapping[str, Any], code: bytes) -> Trainer:
     sys.path[:] = setup["sys_path"]
     os.chdir(setup["folder"])
     one_thread()
+    steady_cudnn()
     members = {model: member_of(member) for model, member in setup["members"].items()}
     program = Program(build=cloudpickle.loads(code), data=Path(setup["data"]), members=members, **setup["program"])
     return Trainer(program, setup["device"])

@@ -58,12 +58,12 @@ def _speed(work: Work, means: Means) -> DiskSpeed:
 
 def why_apart(declaration: Declaration) -> str:
     """Why no two models of an experiment may make a visit in one pass; nothing where they may."""
-    spec, device = declaration.spec, declaration.identity["device"]
+    spec = declaration.spec
     if spec.independent:
         return "independent=True: each model sees other batches"
     if spec.order == "latin":
         return "order='latin': no two models visit a shard at the same time"
-    return "" if device == "cpu" else f"passes are for the CPU, and this is {device}"
+    return ""
 
 
 def fits_text(budget: Budget, physical: PhysicalPlan, policy: Policy) -> str:

@@ -31,6 +31,13 @@ def set_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
+def steady_cudnn(steady: bool = True) -> bool:
+    """Let cuDNN choose only kernels that add up in one order, from here on; gives whether it did so before."""
+    before: bool = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = steady
+    return before
+
+
 def check_bf16(device: str) -> None:
     """Check that `cpu` or `cuda` computes in bfloat16 itself: where it is emulated it is slower than float32.
 

@@ -19,6 +19,8 @@ class Modes:
     autocast: bool
     deterministic: tuple[bool, bool]
     """Whether only deterministic algorithms are used, and whether the others only warn."""
+    cudnn: tuple[bool, bool]
+    """Whether cuDNN chooses only kernels that add up in one order, and whether it may multiply in TF32."""
     anomalies: bool
     matmul_precision: str
     denormals: bool
@@ -39,6 +41,7 @@ class Modes:
                 torch.are_deterministic_algorithms_enabled(),
                 torch.is_deterministic_algorithms_warn_only_enabled(),
             ),
+            cudnn=(torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32),
             anomalies=torch.is_anomaly_enabled(),
             matmul_precision=torch.get_float32_matmul_precision(),
             denormals=sys.float_info.min / 2 > 0,
@@ -58,6 +61,7 @@ class Modes:
         torch.set_grad_enabled(self.gradients)
         torch.set_autocast_enabled("cpu", self.autocast)
         torch.use_deterministic_algorithms(self.deterministic[0], warn_only=self.deterministic[1])
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = self.cudnn
         torch.autograd.set_detect_anomaly(self.anomalies)
         torch.set_float32_matmul_precision(self.matmul_precision)
         torch.set_flush_denormal(not self.denormals)

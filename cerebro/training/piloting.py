@@ -66,6 +66,8 @@ def _train_seconds(live: LiveLearner, sample: Sample, start: memoryview, once: f
         train_visit(live, columns, order, tapes)
 
     try:
+        if live.device.type != "cpu":
+            visit()  # a GPU loads its kernels when they are first called, which takes long
         return _typical(visit) / _steps(columns, size)
     except DivergedError:
         return once

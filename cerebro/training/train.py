@@ -120,13 +120,23 @@ def valid_visit(live: LiveLearner, columns: Columns, tapes: Tapes | None = None)
     return _visit(meters, rows)
 
 
+_SMALL_SHARD = 1 << 28
+"""Bytes of a shard that a GPU holds as a whole."""
+
+
 def batches(
     columns: Columns, batch_size: int, row_order: "np.ndarray | None", device: torch.device, drop_last: bool
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """The batches of a shard: copied slices of the memory map, or one gather each along `row_order`."""
+    """The batches of a shard: copied slices of the memory map, or one gather each along `row_order`.
+
+    On a GPU the shard is brought there first, where it is not large: it takes one copy rather than one for each batch.
+    """
     tensors = {name: _tensor(column) for name, column in columns.items()}
     count = len(next(iter(tensors.values()))) if tensors else 0
     order = None if row_order is None else torch.from_numpy(row_order)
+    if device.type != "cpu" and sum(tensor.nbytes for tensor in tensors.values()) <= _SMALL_SHARD:
+        tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
+        order = None if order is None else order.to(device)
     end = count - count % batch_size if drop_last else count
     for start in range(0, end, batch_size):
         stop = min(start + batch_size, end)

@@ -44,10 +44,13 @@ def rows(count, *shape, seed=0):
     }
 
 
+DEVICE = torch.device("cpu")
+"""Where learners are built; the fixture `device` changes it."""
+
+
 def lives(build, members: int) -> list[LiveLearner]:
     """One learner for each k: `build(k)`, each with initial weights of its own."""
-    device = torch.device("cpu")
-    return [build_learner(lambda _, k=k: build(k), {}, ("init", k), "y", device) for k in range(members)]
+    return [build_learner(lambda _, k=k: build(k), {}, ("init", k), "y", DEVICE) for k in range(members)]
 
 
 def train_alone(group, columns, visit: int):
@@ -88,6 +91,8 @@ def check_same(build, members: int, columns, visits: int = 2) -> None:
         expected, found = train_alone(alone, columns, visit), train_fused(group, columns, visit)
         assert list(map(repr, found)) == list(map(repr, expected))
         check_same_states(group, alone)
+        if DEVICE.type != "cpu":  # where nothing is played
+            continue
         assert list(map(repr, train_fused(played, columns, visit, tapes))) == list(map(repr, expected))
         check_same_states(played, alone)
     expected = [_try(valid_visit, live, columns, visit=visits) for live in alone]

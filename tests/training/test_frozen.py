@@ -20,6 +20,8 @@ from cerebro.training.state import read_tensors
 from cerebro.training.trainer import Trainer
 from tests.frozen_nets import TOWERS, Noisy, Transfer, build_transfer, build_uses, build_viewed, learner
 
+pytestmark = pytest.mark.usefixtures("as_workers")
+
 INLINE = {
     "after_trained": "what goes into first is trained",
     "after_detached": "is not the same twice: it is random, or trained",
@@ -31,14 +33,6 @@ INLINE = {
     "unused": "nothing depends on what",
 }
 """Ways of use that cannot be derived, and why."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def trainer_of(build, shards: Path, config, features=None) -> Trainer:

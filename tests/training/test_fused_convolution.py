@@ -7,19 +7,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from cerebro.training.devices import one_thread, set_threads
 from cerebro.training.fused import convolution
 from tests.training.fused_nets import CLASSES, check_same, learner, lives, rows, train_fused
 
+pytestmark = pytest.mark.usefixtures("as_workers")
+
 ACROSS = {1: (nn.Conv1d, nn.AdaptiveAvgPool1d, 17), 2: (nn.Conv2d, nn.AdaptiveAvgPool2d, 7)}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """As workers train: two threads compute other bits."""
-    before = one_thread()
-    yield
-    set_threads(before)
 
 
 @pytest.fixture

@@ -10,21 +10,14 @@ import cerebro
 from cerebro.messages import Pilot, Unit
 from cerebro.plan.features import Features
 from cerebro.plan.program import Member, Program
-from cerebro.training.devices import one_thread, set_threads
 from cerebro.training.trainer import Trainer
 from tests.frozen_nets import Transfer, build_transfer, build_uses, build_viewed, centred, learner
 from tests.nets import CHANNELS, CLASSES, STEPS
 
+pytestmark = pytest.mark.usefixtures("as_workers")
+
 MODELS = ("m001", "m002", "m003")
 RATES = (0.001, 0.01, 0.03)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """As workers train: two threads compute other bits."""
-    before = one_thread()
-    yield
-    set_threads(before)
 
 
 class Encoder(nn.Module):

@@ -15,6 +15,7 @@ SWITCHES = {
     "gradients": lambda: torch.set_grad_enabled(False),
     "autocast": lambda: torch.set_autocast_enabled("cpu", True),
     "deterministic": lambda: torch.use_deterministic_algorithms(True),
+    "cudnn": lambda: setattr(torch.backends.cudnn, "allow_tf32", not torch.backends.cudnn.allow_tf32),
     "anomalies": lambda: torch.autograd.set_detect_anomaly(True),
     "matmul_precision": lambda: torch.set_float32_matmul_precision("medium"),
     "denormals": lambda: torch.set_flush_denormal(True),

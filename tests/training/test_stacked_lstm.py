@@ -5,21 +5,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cerebro.training.devices import one_thread, set_threads
 from cerebro.training.fused import fused_train_visit, lstm
 from cerebro.training.fused.stacked import RULES
 from cerebro.training.randomness import set_generators
 from cerebro.training.rewrites import deviation, parameters
 from tests.training.fused_nets import CLASSES, AlwaysPlayed, learner, lives, order, rows, train_alone
 
+pytestmark = pytest.mark.usefixtures("as_workers")
+
 ROWS, BATCH, MEMBERS, STEPS, FEATURES, HIDDEN, VISITS = 72, 16, 3, 7, 5, 6, 6
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = one_thread()
-    yield
-    set_threads(before)
 
 
 class Reader(nn.Module):

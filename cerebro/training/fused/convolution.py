@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 
 from cerebro.training.fused.many import Group, Many, Rule
-from cerebro.training.fused.strides import beside, part, stack
-from cerebro.training.fused.trials import Draws, Findings, draws, in_rows, laid_out, offset_of
+from cerebro.training.fused.strides import beside, in_rows, part, stack
+from cerebro.training.fused.trials import Draws, Findings, draws, laid_out, offset_of
 from cerebro.training.tape import same_bits
 
 _CPU = torch.device("cpu")

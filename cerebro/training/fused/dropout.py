@@ -1,12 +1,16 @@
-"""The stacked rule for dropout: one mask for all members, since each alone would draw the same."""
+"""The stacked rule for dropout: one mask for all members, since each alone would draw the same.
+
+On GPUs torch draws it in the kernel that uses it: there dropout goes member by member.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from cerebro.training.fused.many import Group, Many
-from cerebro.training.fused.noise import noise_state, same_noise_state, set_noise_state
+from cerebro.training.fused.noise import noise_state, same_noise_state, set_noise_state, with_the_same_noise
 from cerebro.training.fused.strides import NotFusedError, stack
 
 
@@ -33,6 +37,9 @@ def dropout_of_each(group: Group, value: Any, rates: Sequence[float]) -> Any:
         raise NotFusedError("a rate of dropout is 0 or 1, where no random numbers are drawn")
     if not isinstance(value, Many):
         value = Many(group, None, (value,) * group.size)
+    if value.device.type != "cpu":
+        calls = iter(zip(value.members(), rates, strict=True))
+        return Many(group, None, tuple(with_the_same_noise(group.size, lambda: F.dropout(*next(calls)))))
     stacked = value.stacked()
     masks: dict[float, torch.Tensor] = {}
     start = end = noise_state()

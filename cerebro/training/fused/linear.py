@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from cerebro.training.fused.many import Group, Many
-from cerebro.training.fused.strides import part, stack
-from cerebro.training.fused.trials import NUMBERS, Draws, Findings, are_same, count, draws, in_rows, laid_out, offset_of
+from cerebro.training.fused.strides import in_rows, part, stack
+from cerebro.training.fused.trials import NUMBERS, Draws, Findings, are_same, count, draws, laid_out, offset_of
 from cerebro.training.tape import equal_bits
 
 Tensors = Sequence[torch.Tensor]

@@ -29,6 +29,14 @@ def stack(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     return _Stack.apply(*tensors)  # type: ignore[no-any-return]
 
 
+def in_rows(value: torch.Tensor) -> torch.Tensor:
+    """The same numbers with each member at a multiple of 64 bytes, as parameters lie in a state."""
+    length = -(-value[0].numel() // _LINE) * _LINE
+    rows = value.new_empty(len(value), length)
+    place = rows.as_strided(value.shape, (length, *value.stride()[1:]))
+    return place.copy_(value)
+
+
 def are_aligned(stacked: torch.Tensor) -> bool:
     """Whether all members lie as far behind a multiple of 64 bytes as the first, which lies as it would alone."""
     return stacked.stride(0) * stacked.element_size() % _LINE == 0

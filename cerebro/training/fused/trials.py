@@ -133,14 +133,6 @@ def laid_out(value: torch.Tensor, strides: Sequence[int], offset_bytes: int) -> 
     return place
 
 
-def in_rows(value: torch.Tensor) -> torch.Tensor:
-    """The same numbers with each member at a multiple of 64 bytes, as parameters lie in a state."""
-    length = -(-value[0].numel() // 64) * 64
-    rows = value.new_empty(len(value), length)
-    place = rows.as_strided(value.shape, (length, *value.stride()[1:]))
-    return place.copy_(value)
-
-
 def offset_of(value: torch.Tensor) -> int:
     """Bytes by which a tensor lies behind a multiple of 64; the members of a tuple lie alike."""
     return value.data_ptr() % 64

@@ -1,11 +1,12 @@
 """Parameters and buffers of all members: views into the rows in which their states lie, so that nothing is copied."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import torch
 
 from cerebro.training.fused.many import Group, Many
-from cerebro.training.fused.strides import part, stack, unbind
+from cerebro.training.fused.strides import in_rows, part, stack, unbind
 from cerebro.training.learners import LiveLearner
 
 
@@ -201,10 +202,16 @@ def _spacing(tensors: Sequence[torch.Tensor]) -> int | None:
 
 
 def _bind_on_device(lives: Sequence[LiveLearner]) -> None:
-    """Where the states are copies in the host's memory, each parameter and buffer is joined by itself."""
+    """Where the states are copies in the host's memory, each parameter and buffer is joined by itself.
+
+    Each member's begins at a multiple of 64 bytes, as in a state: libraries choose their kernels by that, too. The
+    weights of recurrent layers, which cuDNN wants in one memory, stay there.
+    """
     named = [dict(live.state.module_tensors()) for live in lives]
-    for name in named[0]:
+    homes = Counter(tensor.untyped_storage().data_ptr() for tensor in named[0].values())
+    for name, first in named[0].items():
         tensors = [tensors[name] for tensors in named]
-        if tensors[0].is_contiguous() and joined(tensors) is None:
-            for tensor, place in zip(tensors, torch.stack([t.detach() for t in tensors]).unbind(0), strict=True):
+        is_alone = homes[first.untyped_storage().data_ptr()] == 1
+        if is_alone and first.is_contiguous() and joined(tensors) is None:
+            for tensor, place in zip(tensors, in_rows(torch.stack([t.detach() for t in tensors])), strict=True):
                 tensor.data = place
