@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 
 from harness import arguments, interleaved, median_ratio, print_figures, print_table
-from workloads import ConvLSTM, Setting, Workload, mlp
+from workloads import ConvLSTM, Setting, Workload, mlp, unequal_states
 
 SETTINGS = (
     Setting("micro_mlp_64", partial(mlp, 32, 16), 64, 32, 16384, 2),
@@ -51,7 +51,8 @@ def main() -> None:
             plan = workload.runs.plan().splitlines()[-1].strip("└─ ")
             workload.runs.fit("cerebro")  # starts the fork server
             seconds = interleaved(workload.contenders(), rounds)
-            unequal += 0 if not setting.exact else workload.runs.unequal("cerebro", "alone")
+            if setting.exact:
+                unequal += unequal_states(*(workload.runs.digests[way] for way in ("cerebro", "alone")))
             table = [(who, median(taken), median_ratio(taken, seconds["cerebro"])) for who, taken in seconds.items()]
             title = f"{setting.name}: {setting.models} models, {setting.epochs} epochs, median of {rounds}\n  {plan}"
             print_table(title, ["contender", "seconds", "× cerebro"], table)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import estimates
 from harness import arguments, print_figures, print_table
-from workloads import Runs
+from workloads import Runs, unequal_states
 
 import cerebro
 from cerebro.session.source import load_experiment
@@ -59,10 +59,6 @@ def states(label: str, experiment: cerebro.Experiment, folder: Path) -> dict[str
         each.fit(way, workers=workers, **({} if name == "on" else OFF))
         found[way] = each.digests[way]
     return found
-
-
-def unequal_states(one: dict[str, str], other: dict[str, str]) -> int:
-    return sum(one.get(model) != other.get(model) for model in one | other)
 
 
 def main() -> None:

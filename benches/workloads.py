@@ -153,10 +153,6 @@ class Runs:
         self.digests[name] = {row["model"]: row["state_digest"] for row in rows}
         return seconds
 
-    def unequal(self, one: str, other: str) -> int:
-        """How many models ended in other states after the last runs of two names."""
-        return sum(self.digests[one].get(model) != state for model, state in self.digests[other].items())
-
     @property
     def gain(self) -> float | None:
         """What the pilot says a pass gains; None where it says that there can be none."""
@@ -186,6 +182,11 @@ class Runs:
 
     def _found(self) -> dict[str, Any]:
         return json.loads(self._pilot().read_text())["found"]
+
+
+def unequal_states(one: Mapping[str, str], other: Mapping[str, str]) -> int:
+    """How many models ended in another state in one run than in the other, or in one of them only."""
+    return sum(one.get(model) != other.get(model) for model in {**one, **other})
 
 
 class Workload:

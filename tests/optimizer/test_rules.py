@@ -75,7 +75,7 @@ CASES: dict[str, tuple[tuple[Rule, ...], Callable[[], tuple[Select, Given]]]] = 
     "fuse-diverges": ((hop, fuse), lambda: plain(4, replace(MLP, together=Together(4, "one diverges in the pilot")))),
     "fuse-frozen": ((derive, hop, fuse), lambda: plain(4, FUSED_HEADS, means=using("auto"))),
     "fuse-not-allowed": ((hop, fuse), lambda: plain(4, means=replace(ONE, fuse=False))),
-    "fuse-apart": ((hop, fuse), lambda: plain(4, apart="passes are for the CPU, and this is cuda")),
+    "fuse-apart": ((hop, fuse), lambda: plain(4, apart="order='latin': no two models visit a shard at the same time")),
     "fuse-enough-workers": ((hop, fuse), lambda: plain(2, replace(MLP, together=None))),
     "fork": ((hop, fork), staged),
     "fork-nothing-in-common": ((hop, fork), lambda: plain(4)),

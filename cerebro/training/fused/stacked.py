@@ -2,8 +2,9 @@
 
 Horizontal fusion as in HFTA (MLSys 2021): the members' channels lie side by side, so that a convolution of each is one
 grouped convolution, and batch normalisation and pooling are those of so many more channels. Sums are added up in other
-orders than alone, which is all that differs. Recurrent layers are left member by member: a batched product for each
-step is slower than torch's own kernels for a whole sequence (`benches/fused_kernels.py`).
+orders than alone, which is all that differs. Of recurrent layers only small LSTMs go
+at once (`cerebro.training.fused.lstm`): for others a batched product for each step is slower than torch's own kernels
+for a whole sequence (`benches/fused_kernels.py`).
 """
 
 from collections.abc import Mapping
