@@ -184,7 +184,10 @@ class _Pilots:
         self.waiting = deque(model for model in self.waiting if model != failed.model)
 
 
-_TIMES = ("train_batch_seconds", "valid_batch_seconds", "first_seconds", "build_seconds", "trace_seconds")
+_TIMES = (
+    "train_batch_seconds", "valid_batch_seconds", "first_seconds", "noting_seconds", "call_seconds", "build_seconds",
+    "trace_seconds",
+)  # fmt: skip
 
 
 def _together(profiles: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -32,26 +32,26 @@ class Priced:
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """What trees come to; each is played through once."""
+    """What trees come to; those of equal work are played through once."""
 
     given: Given
-    _known: dict[int, Priced] = field(default_factory=dict[int, Priced])
+    _played: list[tuple[Hop, Policy, Forecast]] = field(default_factory=list[tuple[Hop, Policy, Forecast]])
 
     def of(self, root: Select) -> Priced:
         """What a tree comes to."""
-        known = self._known.get(id(root))
-        if known is None:  # what is known holds its tree, so that nothing else has the same id
-            known = self._known[id(root)] = price(root, self.given)
-        return known
+        hop = root.train if isinstance(root.train, Hop) else hopped(root, self.given)
+        policy, expected = self._schedule(hop)
+        cost = Cost(expected.makespan_seconds, peak_bytes(hop, self.given), moved_bytes(hop), expected.read_bytes)
+        return Priced(root, hop, policy, expected, cost)
 
-
-def price(root: Select, given: Given) -> Priced:
-    """Play a tree through."""
-    hop = root.train if isinstance(root.train, Hop) else hopped(root, given)
-    policy = make_policy(hop.policy, hop.workload, given.seed)
-    expected = forecast(hop.workload, policy)
-    cost = Cost(expected.makespan_seconds, peak_bytes(hop, given), moved_bytes(hop), expected.read_bytes)
-    return Priced(root, hop, policy, expected, cost)
+    def _schedule(self, hop: Hop) -> tuple[Policy, Forecast]:
+        for known, policy, expected in self._played:
+            if (known.policy, known.workload) == (hop.policy, hop.workload):
+                return policy, expected
+        policy = make_policy(hop.policy, hop.workload, self.given.seed)
+        expected = forecast(hop.workload, policy)
+        self._played.append((hop, policy, expected))
+        return policy, expected
 
 
 def peak_bytes(hop: Hop, given: Given) -> int:

@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 
 from cerebro.errors import PlanError
+from cerebro.execution.forecast import forecast
+from cerebro.optimizer import cost_model
 from cerebro.optimizer.cost_model import Prices
 from cerebro.optimizer.optimizer import RULES, applied, optimize
 from cerebro.optimizer.planner import AS_IT_IS, weigh
@@ -74,6 +76,16 @@ def test_a_rule_that_offers_nothing_changes_nothing():
         applied((*RULES, lambda root, known: ()), select(CONFIGS), Prices(KNOWN))[0]
         == optimize(select(CONFIGS), KNOWN).plan.root
     )
+
+
+def test_trees_of_equal_work_are_played_through_once(monkeypatch):
+    played = list[object]()
+    monkeypatch.setattr(cost_model, "forecast", lambda *args: played.append(args) or forecast(*args))
+    prices = Prices(KNOWN)
+    logical = select(CONFIGS)
+    costs = [prices.of(root).cost for root in (logical, replace(logical), applied((hop,), logical, prices)[0])]
+    assert len(played) == 1
+    assert costs[0] == costs[1] == costs[2]
 
 
 def test_every_model_is_built_on_each_worker_and_the_first_of_a_kind_is_slower():

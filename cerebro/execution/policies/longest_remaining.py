@@ -6,7 +6,7 @@ is depends on the workload and the seed alone, so that a plan can be made again.
 
 import math
 import random
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
 
 from cerebro.execution.forecast import count_units, forecast, lower_bound
@@ -23,6 +23,9 @@ CLOSE_ENOUGH = 1.005
 """No better variation is looked for within this factor of the lower bound."""
 _SPREADS = (0.05, 0.15, 0.4)
 
+_Entry = tuple[float, float, int]
+"""When a model is due, how much work it has left (negated: most comes first), and its index."""
+
 
 class LongestRemaining(Policy):
     """Among the ready models and the idle workers that they need: the model with the most work left, then the worker
@@ -36,27 +39,28 @@ class LongestRemaining(Policy):
 
     def begin(self, progress: Progress) -> None:
         self._progress = progress
-        self._queue: list[tuple[float, float, int]] = []
+        self._queue: list[_Entry] = []
         """The ready models: what is due first, then what has most work left."""
-        self._queued = set[int]()
+        self._queued = dict[int, _Entry]()
+        """The entry of each model that is in the queue."""
         for model, needs in enumerate(progress.needs):
             if needs:
                 self.ready(model)
 
     def ready(self, model: int) -> None:
-        if model in self._queued:  # it was held, and is released
-            self._queue = [entry for entry in self._queue if entry[2] != model]
-        self._queued.add(model)
+        if (stale := self._queued.get(model)) is not None:  # it was held, or has gone along in the pass of another
+            del self._queue[bisect_left(self._queue, stale)]
         weight = self._weights[model] if model < len(self._weights) else 1.0
         due = self._progress.places[model].chain.due
-        insort(self._queue, (due, -self._progress.remaining[model] * weight, model))
+        entry = self._queued[model] = (due, -self._progress.remaining[model] * weight, model)
+        insort(self._queue, entry)
 
     def choose(self) -> Choice | None:
         needs, idle = self._progress.needs, self._progress.idle
         for place, (_, _, model) in enumerate(self._queue):
             if workers := needs[model] & idle:
                 del self._queue[place]
-                self._queued.discard(model)
+                del self._queued[model]
                 worker = nearest_worker(self._progress, model, workers)
                 return Choice(model, worker, nearest_shard(self._progress, model, self._progress.shards(model, worker)))
         return None
