@@ -8,15 +8,27 @@ from cerebro.plan.fusing import Fusing
 from cerebro.plan.physical import Hop, TrainGroup
 
 
-def fused_hop(hop: Hop, fusing: Fusing, profiles: Mapping[str, Profile], repeats: Mapping[str, int]) -> Hop:
+def fused_hop(hop: Hop, fusing: Fusing, repeats: Mapping[str, int]) -> Hop:
     """The same hop with the groups of `fusing`, and at what visits cost in them."""
+    profiles = {model: group.profile for group in hop.groups for model in group.configs}
     chains = tuple(
         fusing.chain(chain, profiles[chain.model], repeats.get(chain.model, 0)) for chain in hop.workload.chains
     )
     groups = tuple(_in_passes(group, fusing) for group in hop.groups)
-    beginning = hop.workload.beginning_seconds + sum(f.first_seconds for f in fusing.by_signature.values())
+    beginning = hop.workload.beginning_seconds + sum(_more_to_begin(g, hop.workload.workers) for g in groups)
     workload = replace(hop.workload, chains=chains, beginning_seconds=beginning)
     return replace(hop, groups=groups, workload=workload, fusing=fusing)
+
+
+def _more_to_begin(group: TrainGroup, workers: int) -> float:
+    """What each worker takes once for the passes of a group, and not for each of its models.
+
+    Where there is a worker for each pass it stays there; else all come to all workers.
+    """
+    if group.fused is None:
+        return 0.0
+    passes = 1 if group.passes <= workers else group.passes
+    return passes * group.fused.first_seconds - len(group.configs) * group.profile.noting_seconds
 
 
 def rewritten_hop(

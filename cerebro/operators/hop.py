@@ -51,7 +51,8 @@ def hop(
 def beginning_seconds(profiles: Sequence[Profile]) -> float:
     """What each worker takes once: every model is built on each that it comes to, and the first of a kind is slower."""
     first = {profile.signature: profile.first_seconds for profile in profiles}
-    return sum(profile.build_seconds + profile.trace_seconds for profile in profiles) + sum(first.values())
+    each = (profile.build_seconds + profile.trace_seconds + profile.noting_seconds for profile in profiles)
+    return sum(each) + sum(first.values())
 
 
 def moved_bytes(hop: Hop) -> int:

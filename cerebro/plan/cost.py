@@ -46,7 +46,7 @@ class Together:
     """How many times as fast a batch of all is in one pass."""
     valid_gain: float = 1.0
     first_seconds: float = 0.0
-    """What the first pass on a worker takes beside its batches: ways of computing for all at once are tried out."""
+    """What the first visits of a pass on a worker take beside their batches, which are noted and played then."""
     stacked_train_gain: float = 0.0
     """The same of kernels that take all models at once and may give other bits; 0 where they were not tried."""
     stacked_valid_gain: float = 0.0
@@ -91,6 +91,10 @@ class Profile:
     """What it takes to find out what a model derives."""
     first_seconds: float = 0.0
     """What the first visit on a worker takes beside its batches."""
+    noting_seconds: float = 0.0
+    """What it takes on a worker to note the batches of a model that are then played."""
+    call_seconds: float = 1e-6
+    """What calling a kernel takes that has nothing to do: how fast this machine is where nothing is computed."""
     peak_bytes: int = 0
     """The largest size of a worker in the pilot."""
     impure_tensor: str | None = None
@@ -99,6 +103,8 @@ class Profile:
     """What it derives; the seconds of a batch are those of the rest."""
     derived_row_seconds: float = 0.0
     """What that costs a row of a visit, as it is planned to be done."""
+    derives_anew: bool = False
+    """Whether that is to be on each visit, and so once for all models of a pass; else it is once for all visits."""
     rewrites: tuple[Rewrite, ...] = ()
     """Other ways to compute its steps that were tried: what bf16 comes to, where that was asked for."""
     together: Together | None = None
@@ -107,7 +113,7 @@ class Profile:
     @property
     def unit_seconds(self) -> float:
         """What a unit takes beside its batches: messages, keyed generators, and the copies of the state."""
-        return UNIT_SECONDS + self.state_bytes / HOP_BYTES_PER_SECOND
+        return UNIT_CALLS * self.call_seconds + self.state_bytes / HOP_BYTES_PER_SECOND
 
     def train_seconds(self, rows: int) -> float:
         """Nominal seconds of one training visit of a shard."""
@@ -119,8 +125,23 @@ class Profile:
         batches = -(-rows // self.eval_batch_size)
         return batches * self.valid_batch_seconds + rows * self.derived_row_seconds + self.unit_seconds
 
+    def train_gain(self, gain: float, models: int) -> float:
+        """How many times as fast a training visit is in a pass of so many models, in which batches are by `gain`."""
+        return self._visit_gain(self.train_batch_seconds / self.batch_size, gain, models)
 
-UNIT_SECONDS = 0.0012
+    def valid_gain(self, gain: float, models: int) -> float:
+        """The same of a validation visit."""
+        return self._visit_gain(self.valid_batch_seconds / self.eval_batch_size, gain, models)
+
+    def _visit_gain(self, row_seconds: float, gain: float, models: int) -> float:
+        derived = self.derived_row_seconds
+        if not derived:
+            return gain
+        return (row_seconds + derived) / (row_seconds / gain + derived / (models if self.derives_anew else 1))
+
+
+UNIT_CALLS = 1200
+"""In so many calls of a kernel a unit is told, begun, and written down."""
 HOP_BYTES_PER_SECOND = 1e9
 """A state is copied twice, hashed, and written to the disk behind the units, by a process that the workers wait for or
 share the cores with."""

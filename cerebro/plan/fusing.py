@@ -37,7 +37,7 @@ class Fused:
 
     @property
     def first_seconds(self) -> float:
-        """What the first pass on a worker takes beside its batches."""
+        """What the first visits of a pass on a worker take beside their batches."""
         return self.together.stacked_first_seconds if self.is_stacked else self.together.first_seconds
 
     def __str__(self) -> str:
@@ -63,8 +63,9 @@ class Fusing:
         known = self.groups.get(chain.model)
         group = known or group_name(profile.signature, repeat, model_index(chain.model) % fused.passes)
         kernel, own = STACKED if fused.is_stacked else "", profile.unit_seconds
-        train, valid = fused.train_gain, fused.valid_gain
-        pass_gain = PassGain(max(2, fused.together.models), train, valid, own)
+        models = max(2, fused.together.models)
+        train, valid = profile.train_gain(fused.train_gain, models), profile.valid_gain(fused.valid_gain, models)
+        pass_gain = PassGain(models, train, valid, own)
         return replace(_sped_up(chain, own, train, valid), group=group, pass_gain=pass_gain, kernel=kernel)
 
     def without(self, signatures: Collection[str]) -> "Fusing":

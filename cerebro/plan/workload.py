@@ -23,7 +23,10 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class PassGain:
-    """By how much visits are quicker in a pass, which is taken to be linear in the number of its models."""
+    """By how much visits are quicker in a pass, which is taken to be linear in the number of its models.
+
+    In a larger pass than that of which it is known each model is taken to gain no more.
+    """
 
     models: int
     """The models of the pass that a chain's nominal seconds are a share of; two at least."""
@@ -36,6 +39,7 @@ class PassGain:
         """A model's share of a pass of so many `models`, where it has `seconds` in the pass of the chain."""
         gain = self.train_gain if kind == "train" else self.valid_gain
         once = self.models * (gain - 1) / (self.models - 1)  # what a pass takes however many models are in it
+        models = min(models, self.models)
         return self.unit_seconds + (seconds - self.unit_seconds) * (1 + once * (1 / models - 1 / self.models))
 
 

@@ -1,7 +1,7 @@
 """What a pilot says of one model: what its batches take, what beginning takes, and whether its bits can be repeated."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -11,13 +11,15 @@ import torch
 
 from cerebro.streams import Key
 from cerebro.training.learners import LiveLearner
-from cerebro.training.player import Tapes, tapes_of
+from cerebro.training.player import Tapes, call_seconds, tapes_of
 from cerebro.training.randomness import set_generators
 from cerebro.training.state import read_tensors
 from cerebro.training.train import Columns, DivergedError, train_visit, valid_visit
 
 TIMED_SECONDS = 0.06
 """Visits are timed for so long, or once: a few batches are up to a third slower than those of a whole visit."""
+_SETTLING_VISITS = 8
+"""After so many visits batches are played, or never."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +44,31 @@ def probe(live: LiveLearner, sample: Sample, key: Key, batches: int, has_tapes: 
         seconds.append(timed(lambda: train_visit(live, few, None)))
         states.append(live.state.to_bytes())
     once = seconds[1] / _steps(few, live.learner.batch_size)
+    train = _train_seconds(live, sample, start, once, tapes_of(1, True) if has_tapes else None)
+    valid = _valid_seconds(live, sample, tapes_of(1, False) if has_tapes else None)
     return {
-        "train_batch_seconds": _train_seconds(live, sample, start, once, tapes_of(1, True) if has_tapes else None),
-        "valid_batch_seconds": _valid_seconds(live, sample, tapes_of(1, False) if has_tapes else None),
+        "train_batch_seconds": train.batch_seconds,
+        "valid_batch_seconds": valid.batch_seconds,
         "first_seconds": max(0.0, seconds[0] - seconds[1]),
+        "noting_seconds": train.noting_seconds + valid.noting_seconds,
+        "call_seconds": call_seconds(),
         "state_bytes": len(states[1]),
         "impure_tensor": first_difference(*states),
     }
 
 
-def _train_seconds(live: LiveLearner, sample: Sample, start: memoryview, once: float, tapes: Tapes | None) -> float:
-    """Seconds of a batch in a visit of the first shard, or of as much of it as takes a while; `once` it took so long.
+@dataclass(frozen=True)
+class _Found:
+    """What the visits of one kind take."""
+
+    batch_seconds: float
+    """Of a batch, once batches are played."""
+    noting_seconds: float = 0.0
+    """What the visits before that took beside theirs."""
+
+
+def _train_seconds(live: LiveLearner, sample: Sample, start: memoryview, once: float, tapes: Tapes | None) -> _Found:
+    """What visits of the first shard take, or of as much of it as takes a while; `once` a batch took so long.
 
     The sample is visited more often than an epoch does, so that a model may diverge that does not on all the data.
     """
@@ -68,19 +84,28 @@ def _train_seconds(live: LiveLearner, sample: Sample, start: memoryview, once: f
     try:
         if live.device.type != "cpu":
             visit()  # a GPU loads its kernels when they are first called, which takes long
-        return _typical(visit) / _steps(columns, size)
+        return _found(visit, tapes, _steps(columns, size))
     except DivergedError:
-        return once
+        return _Found(once)
 
 
-def _valid_seconds(live: LiveLearner, sample: Sample, tapes: Tapes | None) -> float:
+def _valid_seconds(live: LiveLearner, sample: Sample, tapes: Tapes | None) -> _Found:
     size = live.learner.eval_batch_size or live.learner.batch_size
     batch = head(sample.columns, size)
     valid_visit(live, batch)
     once = timed(lambda: valid_visit(live, batch))
     rows = min(sample.valid_rows, size * max(1, round(TIMED_SECONDS / max(1e-6, once))))
     columns = head(sample.columns, rows)
-    return _typical(lambda: valid_visit(live, columns, tapes)) / _steps(columns, size)
+    return _found(lambda: valid_visit(live, columns, tapes), tapes, _steps(columns, size))
+
+
+def _found(visit: Callable[[], object], tapes: Tapes | None, steps: int) -> _Found:
+    """What visits of so many `steps` take; the first ones note what is played in the others."""
+    noting = list[float]()
+    while tapes is not None and not tapes.are_settled and len(noting) < _SETTLING_VISITS:
+        noting.append(timed(visit))
+    typical = median(_timed_a_while(visit))
+    return _Found(typical / steps, max(0.0, sum(noting) - len(noting) * typical))
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -90,12 +115,12 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def _typical(work: Callable[[], object]) -> float:
-    """The median over as many times as take a while."""
+def _timed_a_while(work: Callable[[], object]) -> Sequence[float]:
+    """The seconds of as many times as take a while."""
     seconds = [timed(work)]
     while sum(seconds) < TIMED_SECONDS:
         seconds.append(timed(work))
-    return median(seconds)
+    return seconds
 
 
 def head(columns: Columns, rows: int) -> Columns:

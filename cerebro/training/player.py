@@ -67,6 +67,12 @@ class Tapes:
     between: int = _BETWEEN
     """How many are let pass before the next one is."""
 
+    @property
+    def are_settled(self) -> bool:
+        """Whether it is known of each shape that was met how its batches are computed."""
+        made = {shapes for shapes, kept in self.kept.items() if isinstance(kept, str) or self.proven[shapes] >= _PROVEN}
+        return bool(self.begun) and self.begun.keys() <= made
+
     def see_time(self, both: "_Both") -> None:
         """Note which way was quicker for a batch that was just computed both ways."""
         self.are_quicker, self.unchecked = both.is_quicker, 0
@@ -91,12 +97,12 @@ def tapes_of(models: int, trains: bool, patience: int = 2, patience_with_odd: in
 
     In the second batch a pass tries out how to compute it: that is not to be the one that is timed.
     """
-    longest = _call_seconds() * min(models, _PASS) * (_LONG if trains else _LONG / 2)
+    longest = call_seconds() * min(models, _PASS) * (_LONG if trains else _LONG / 2)
     return Tapes(longest, patience, patience_with_odd)
 
 
 @functools.cache
-def _call_seconds() -> float:
+def call_seconds() -> float:
     """What calling a kernel takes that has nothing to do: there are slow machines, and busy ones."""
     number, seconds = torch.ones(1), float("inf")
     for _ in range(20):

@@ -5,6 +5,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ def compared(
     alone, together = _Alone(lives, columns, key, has_tapes), _Pass(lives, columns, key, has_tapes, True)
     stacked = None if exact else _Pass(lives, columns, key, has_tapes, False)
     ways = [way for way in (alone, together, stacked) if way is not None]
-    rounds = ROUNDS + (_UNTIL_PLAYED if has_tapes and _batches(lives[0], columns) < _MANY else 0)
+    rounds = 1 + ROUNDS + (_UNTIL_PLAYED if has_tapes and _batches(lives[0], columns) < _MANY else 0)
     try:
         _take_turns([way.train for way in ways], rounds)
         if alone.has_given_what(together) and any(_is_near(*pair) for pair in itertools.pairwise(ways)):
@@ -100,16 +101,23 @@ class _Seen:
         self.given.append(list(visits()))
         self.seconds.append(time.perf_counter() - begun)
 
+    def played(self, tapes: Tapes | None) -> Tapes | None:
+        """The tapes for the round that is made now; the first is made without."""
+        return tapes if self.given else None
+
     @property
-    def first(self) -> float:
-        """By how much the first round was slower than the quickest."""
-        return self.seconds[0] - min(self.seconds)
+    def noting(self) -> float:
+        """By how much the rounds after the first were slower than is usual."""
+        later = self.seconds[1:]
+        return max(0.0, sum(later) - len(later) * median(later))
 
 
 class _Way(ABC):
     """Visits of all models in one of several ways.
 
-    All rounds but the first begin where the first has ended: a pilot is not to train for longer than it has to.
+    All rounds but the first begin where the first has ended: a pilot is not to train for longer than it has to. In the
+    first one ways of computing for all at once are tried out, of which the workers of a run are told; in those that
+    come then batches are noted.
     """
 
     def __init__(self, lives: Sequence[LiveLearner], columns: Columns, key: Key, has_tapes: bool) -> None:
@@ -147,8 +155,8 @@ class _Way(ABC):
 
     @property
     def first_seconds(self) -> float:
-        """By how much the first rounds were slower."""
-        return self._trained.first + self._measured.first
+        """By how much the rounds were slower until batches were played."""
+        return self._trained.noting + self._measured.noting
 
     def parameters(self) -> list[dict[str, torch.Tensor]]:
         """The parameters of each model after the last round of training."""
@@ -179,10 +187,12 @@ class _Alone(_Way):
         self._each = [(live, self._tapes(1, True), self._tapes(1, False)) for live in lives]
 
     def _train(self) -> Visits:
-        return [self._drawn_alike(train_visit, live, None, tapes) for live, tapes, _ in self._each]
+        return [
+            self._drawn_alike(train_visit, live, None, self._trained.played(tapes)) for live, tapes, _ in self._each
+        ]
 
     def _measure(self) -> Visits:
-        return [self._drawn_alike(valid_visit, live, tapes) for live, _, tapes in self._each]
+        return [self._drawn_alike(valid_visit, live, self._measured.played(tapes)) for live, _, tapes in self._each]
 
     def _drawn_alike(self, visit: Callable[..., Visit], live: LiveLearner, *more: Any) -> Visit:
         set_generators(self.key)
@@ -199,11 +209,11 @@ class _Pass(_Way):
 
     def _train(self) -> Visits:
         set_generators(self.key)
-        return fused_train_visit(self.lives, self.columns, None, self._exact, self._train_tapes)
+        return fused_train_visit(self.lives, self.columns, None, self._exact, self._trained.played(self._train_tapes))
 
     def _measure(self) -> Visits:
         set_generators(self.key)
-        return fused_valid_visit(self.lives, self.columns, self._exact, self._valid_tapes)
+        return fused_valid_visit(self.lives, self.columns, self._exact, self._measured.played(self._valid_tapes))
 
 
 def _batches(live: LiveLearner, columns: Columns) -> int:

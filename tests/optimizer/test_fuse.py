@@ -6,11 +6,13 @@ import pytest
 
 from cerebro.execution.forecast import forecast
 from cerebro.execution.policies.longest_remaining import LongestRemaining
+from cerebro.optimizer.optimizer import optimize
 from cerebro.optimizer.rules import fuse as rule
 from cerebro.optimizer.rules.fuse import MODELS_MAX, STATE_BYTES_MAX, candidates, fusing, passes, pays
 from cerebro.plan.cost import Derivation, Profile, Together
 from cerebro.plan.fusing import Fusing
 from cerebro.plan.workload import Chain, Workload
+from tests.optimizer.plans import given, grid, select
 
 SMALL = Profile(
     "net", "Net", 1000, "AdamW", 32, 32, False, ("loss",), state_bytes=10_000, train_batch_seconds=0.001,
@@ -110,6 +112,33 @@ def test_a_pass_of_fewer_models_gains_less_and_one_of_a_single_model_nothing():
     train = [chain.pass_gain.share("train", chain.train_seconds[0], count) for count in (4, 3, 2, 1)]
     assert train == pytest.approx([0.5 + own, 5 / 9 + own, 2 / 3 + own, 1.0 + own])  # (2/3 + count/3) / count
     assert chain.pass_gain.share("valid", chain.valid_seconds[0], 1) == pytest.approx(3.0 + own)
+
+
+def test_a_larger_pass_than_the_pilot_tried_is_taken_to_gain_no_more():
+    chain = fusing(models(4), {}, workers=2).chain(Chain("m001", 1, (1.0,), (), None), SMALL)
+    assert chain.pass_gain is not None
+    four, eight = (chain.pass_gain.share("train", chain.train_seconds[0], count) for count in (4, 8))
+    assert eight == four == chain.train_seconds[0]
+
+
+@pytest.mark.parametrize(("derives_anew", "seconds"), [(False, 0.5 + 1.0), (True, 0.5 + 0.25)])
+def test_of_columns_that_are_derived_once_a_pass_gains_nothing_and_what_is_derived_anew_is_so_for_all(
+    derives_anew, seconds
+):
+    row = SMALL.train_batch_seconds / SMALL.batch_size
+    heads = replace(SMALL, derived_row_seconds=row, derives_anew=derives_anew)  # half of a visit
+    chain = fusing(models(4, heads), {}, workers=2).chain(
+        Chain("m001", 1, (2.0 + SMALL.unit_seconds,), (), None), heads
+    )
+    assert chain.train_seconds[0] - SMALL.unit_seconds == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(("count", "begun"), [(4, 1), (3 * MODELS_MAX, 4)])
+def test_where_there_is_a_worker_for_each_pass_it_begins_on_that_one_else_all_do_on_each(count, begun):
+    together = Together(MODELS_MAX, train_gain=3.0, first_seconds=0.5)
+    configs, noted = grid(count), replace(SMALL, noting_seconds=0.125, together=together)
+    hop = optimize(select(configs), given(configs, noted)).plan.hop
+    assert hop.workload.beginning_seconds == pytest.approx(begun * 0.5)  # and none of its models is noted by itself
 
 
 def test_a_model_that_is_left_alone_in_its_group_is_planned_at_what_it_takes_alone():

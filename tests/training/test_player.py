@@ -51,6 +51,17 @@ def test_after_two_equal_tapes_batches_are_played():
     assert counted.runs == 6  # two, two that are noted and computed, and none of the other six
 
 
+def test_tapes_are_settled_when_it_is_known_of_each_shape_how_it_is_computed():
+    tapes = Tapes(PATIENT)
+    player, settled = Player(Counted(), tapes), list[bool]()
+    for count, length in ((0, 4), (4, 4), (module._PROVEN, 4), (1, 7)):  # new, noted, compared often, another shape
+        given(player, count, length)
+        settled.append(tapes.are_settled)
+    assert settled == [False, False, True, False]
+    given(Player(Counted(), long := Tapes(longest=0.0)), 4)
+    assert long.are_settled
+
+
 def test_each_shape_has_a_tape_of_its_own():
     counted, tapes = Counted(), AlwaysPlayed(PATIENT)
     for length in (4, 7, 4, 7):

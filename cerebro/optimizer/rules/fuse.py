@@ -54,7 +54,7 @@ def fuse(root: Select, given: Given) -> Iterator[Option]:
         return
     found = fusing(work.profiles, work.repeats, given.means.workers)
     if found.groups:
-        fused = fused_hop(hop, found, work.profiles, work.repeats)
+        fused = fused_hop(hop, found, work.repeats)
         yield Option(_text(several, found), replace(root, train=fused))
     for group in several:
         if group.profile.signature not in found.by_signature:

@@ -60,10 +60,10 @@ def shard_memory(scan: Scan, limit: int | None) -> ShardMemory | None:
 
 def with_derived_costs(profiles: Mapping[str, Profile], train: Train) -> dict[str, Profile]:
     """The profiles, with what derived columns cost each row of a visit as the plan comes by them."""
-    visit_seconds = {node.key: node.visit_row_seconds for node in train.derived if isinstance(node, Materialize)}
-    if not visit_seconds:
+    nodes = [node for node in train.derived if isinstance(node, Materialize)]
+    if not nodes:
         return dict(profiles)
-    return {
-        model: replace(profile, derived_row_seconds=sum(visit_seconds.get(part.key, 0.0) for part in profile.derived))
-        for model, profile in profiles.items()
-    }
+    visit_seconds = {node.key: node.visit_row_seconds for node in nodes}
+    anew = all(node.otherwise == "Recompute" for node in nodes)
+    costs = {m: sum(visit_seconds.get(part.key, 0.0) for part in p.derived) for m, p in profiles.items()}
+    return {m: replace(p, derived_row_seconds=costs[m], derives_anew=anew) for m, p in profiles.items()}
