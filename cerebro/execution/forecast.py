@@ -60,13 +60,14 @@ def forecast(workload: Workload, policy: Policy, seconds: Callable[[Unit], float
 
 def _nominal_shares(workload: Workload) -> Callable[[Unit, int], float]:
     """What a unit is expected to take in a pass of so many models."""
-    seconds, chains = nominal_seconds(workload), {chain.model: chain for chain in workload.chains}
+    chains = {chain.model: chain for chain in workload.chains}
 
     def share(unit: Unit, models: int) -> float:
         chain = chains[unit.model]
+        seconds = chain.seconds(unit.kind, unit.epoch, unit.shard)
         if chain.pass_gain is None or unit.epoch <= len(chain.passes):  # a `Pass` says itself what part is paid
-            return seconds(unit)
-        return chain.pass_gain.share(unit.kind, seconds(unit), models)
+            return seconds
+        return chain.pass_gain.share(unit.kind, seconds, models)
 
     return share
 

@@ -107,9 +107,11 @@ class Scheduler:
 
     def _fellows(self, model: int, worker: int, unit: Unit) -> dict[int, Unit]:
         """The units that are made in the same pass, by model; one that workers have died on is made alone."""
+        found = self._progress.fellows(model, worker, unit)
+        if not self._deaths:
+            return dict(found)
         if unit in self._deaths:
             return {}
-        found = self._progress.fellows(model, worker, unit)
         return {other: its_unit for other, its_unit in found if its_unit not in self._deaths}
 
     def _check_present(self, worker: int, unit: Unit) -> None:
