@@ -38,9 +38,10 @@ def make_shards() -> None:
     tokenizer.enable_padding(length=LENGTH)
     encoded = tokenizer.encode_batch([texts[row] for row in chosen])
     tokens = np.array([text.ids for text in encoded], np.int32)
-    names, labels = np.unique([departments[row] for row in chosen], return_inverse=True)
+    names, labels = np.unique(departments, return_inverse=True)  # of all rows: few have not all departments
     assert len(names) == CLASSES
-    cerebro.ingest({"tokens": tokens, "label": labels}, SHARDS, shards=2, label="label", split=(0.75, 0.25, 0.0))
+    data = {"tokens": tokens, "label": labels[chosen]}
+    cerebro.ingest(data, SHARDS, shards=2, label="label", split=(0.75, 0.25, 0.0))
 
 
 class Embedding(nn.Module):
