@@ -1,7 +1,7 @@
 """What a pilot says of one model: what its batches take, what beginning takes, and whether its bits can be repeated."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -104,7 +104,7 @@ def _found(visit: Callable[[], object], tapes: Tapes | None, steps: int) -> _Fou
     noting = list[float]()
     while tapes is not None and not tapes.are_settled and len(noting) < _SETTLING_VISITS:
         noting.append(timed(visit))
-    typical = median(_timed_a_while(visit))
+    typical = _typical(visit)
     return _Found(typical / steps, max(0.0, sum(noting) - len(noting) * typical))
 
 
@@ -115,12 +115,12 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def _timed_a_while(work: Callable[[], object]) -> Sequence[float]:
-    """The seconds of as many times as take a while."""
+def _typical(work: Callable[[], object]) -> float:
+    """The median over as many times as take a while."""
     seconds = [timed(work)]
     while sum(seconds) < TIMED_SECONDS:
         seconds.append(timed(work))
-    return seconds
+    return median(seconds)
 
 
 def head(columns: Columns, rows: int) -> Columns:
